@@ -1,0 +1,17 @@
+"""What travels with every checkpoint: the router's configuration, its model and its pipeline."""
+
+from .configuration_zooter import ROUTING_TASK, ExpertSpec, ZooterConfig
+from .modeling_zooter import RoutingOutput, ZooterForRouting, routing_loss
+from .pipeline_zooter import ZooterRoutingPipeline, read_query
+
+
+__all__ = [
+    "ROUTING_TASK",
+    "ExpertSpec",
+    "RoutingOutput",
+    "ZooterConfig",
+    "ZooterForRouting",
+    "ZooterRoutingPipeline",
+    "read_query",
+    "routing_loss",
+]

@@ -1,0 +1,376 @@
+# Copyright 2026 The zooter-hf authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""The `zooter-routing` pipeline: queries in, ranked experts out."""
+
+import math
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain, islice
+from typing import Any
+
+import torch
+from transformers import Pipeline
+from transformers.utils import logging
+from transformers.utils.chat_template_utils import Chat
+
+from .configuration_zooter import ROUTING_TASK, ZooterConfig
+
+
+logger = logging.get_logger(__name__)
+
+DEFAULT_BATCH_SIZE = 32
+# Queries that are tokenised and sorted by length together: bounds the memory that a long list takes.
+_WINDOW = 16_384
+# The same for a stream, in batches: bounds how far it is read ahead of what has been answered.
+_STREAM_WINDOW_BATCHES = 16
+# A remainder of the token budget that is smaller than this is not worth a fragment of an earlier turn.
+_MIN_FRAGMENT_TOKENS = 8
+_QUERY_KEYS = ("query", "messages", "text")
+
+
+class ZooterRoutingPipeline(Pipeline):
+    """Routes queries with a [`ZooterForRouting`] model. Task identifier: `"zooter-routing"`.
+
+    A query is a string, a chat (a list of messages with `role` and `content`, where a content is a string or a list of
+    parts whose text is read), or a mapping with one of them under `"query"`, `"messages"` or `"text"`. Give one, a
+    list, a generator or a dataset; a list comes back as a list, a stream as an iterator, in the order of the queries.
+
+    A query longer than the config's `max_query_tokens` keeps its head and its tail. Of a chat the last user turn comes
+    first and the earlier turns, from the newest to the oldest and as the config's `chat_context` says, fill what is
+    left. The first cut is logged, and `return_truncation=True` shows it for every query.
+
+    Args:
+        top_k (`int`, *optional*): How many experts to return, best first. All by default.
+        return_truncation (`bool`, defaults to `False`): Whether to tell how many tokens each query has and how many
+            of them were read.
+        max_query_tokens (`int`, *optional*): Overrides the config's value, within what the encoder can take.
+        batch_size (`int`, defaults to 32): Queries in one forward pass. Batches are formed by length, so that little
+            is padded.
+
+    Returns:
+        For one query a list of `{"label": expert, "score": probability}`, best first, with probabilities after the
+        calibration temperature; with `return_truncation=True` a dict with that list under `"ranking"`, and
+        `"query_tokens"`, `"read_tokens"` and `"truncated"`.
+
+    Raises:
+        ValueError: If a query is empty or a chat has no user turn with text. Names the query's place in its batch, and
+            for a list comes before the first forward pass.
+        TypeError: If a query is no text and no chat.
+
+    Example:
+    ```python
+    >>> import zooter_hf
+    >>> from transformers import pipeline
+
+    >>> route = pipeline("zooter-routing", model=zooter_hf.DEFAULT_ROUTER)
+    >>> [expert["label"] for expert in route("Prove that sqrt(2) is irrational.", top_k=1)]
+    ['llama-3.3-nemotron-super-49b-v1']
+
+    ```
+    """
+
+    _load_tokenizer = True
+    _load_processor = False
+    _load_image_processor = False
+    _load_video_processor = False
+    _load_feature_extractor = False
+
+    def __init__(self, model, tokenizer=None, **kwargs):
+        if getattr(model.config, "model_type", None) != ZooterConfig.model_type:
+            raise TypeError(
+                f"The {ROUTING_TASK} pipeline needs a Zooter router, got {type(model).__name__} of type "
+                f"{getattr(model.config, 'model_type', None)!r}."
+            )
+        if tokenizer is None:
+            tokenizer = model.tokenizer
+        elif getattr(model, "_tokenizer", None) is None:
+            model.tokenizer = tokenizer  # so that the model alone can be saved too
+        if tokenizer is None:
+            raise ValueError("The router has no tokenizer: pass `tokenizer`, or save one into the router's folder.")
+        vocabulary = getattr(model.config.encoder_config, "vocab_size", None)
+        if vocabulary is not None and len(tokenizer) > vocabulary:
+            raise ValueError(
+                f"The tokenizer has {len(tokenizer)} tokens, but the router's encoder knows {vocabulary}: this is not "
+                "the tokenizer that the router was trained with."
+            )
+        super().__init__(model=model, tokenizer=tokenizer, **kwargs)
+        if self._batch_size is None:
+            self._batch_size = DEFAULT_BATCH_SIZE
+        self._leading, self._trailing = self._count_special_tokens()
+
+    def _count_special_tokens(self) -> tuple[int, int]:
+        """Counts the special tokens that the tokenizer puts before and behind a text."""
+        mask = self.tokenizer("a", return_special_tokens_mask=True)["special_tokens_mask"]
+        leading = mask.index(0) if 0 in mask else len(mask)
+        trailing = mask[::-1].index(0) if 0 in mask else 0
+        return leading, trailing
+
+    def _sanitize_parameters(self, top_k=None, return_truncation=None, max_query_tokens=None, **unknown):
+        if unknown:
+            raise TypeError(
+                f"The {ROUTING_TASK} pipeline does not know {sorted(unknown)}. It takes `top_k`, `return_truncation`, "
+                "`max_query_tokens` and `batch_size`."
+            )
+        preprocess_params, postprocess_params = {}, {}
+        if top_k is not None:
+            if isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 1:
+                raise ValueError(f"`top_k` must be a positive integer, got {top_k!r}.")
+            postprocess_params["top_k"] = top_k
+        if return_truncation is not None:
+            postprocess_params["return_truncation"] = bool(return_truncation)
+        if max_query_tokens is not None:
+            limit = self.model.config.max_encoder_tokens or math.inf
+            if isinstance(max_query_tokens, bool) or not isinstance(max_query_tokens, int):
+                raise ValueError(f"`max_query_tokens` must be an integer, got {max_query_tokens!r}.")
+            if not _MIN_FRAGMENT_TOKENS <= max_query_tokens <= limit:
+                raise ValueError(
+                    f"`max_query_tokens` must lie between {_MIN_FRAGMENT_TOKENS} and {limit}, which is what the "
+                    f"encoder can take, got {max_query_tokens}."
+                )
+            preprocess_params["max_query_tokens"] = max_query_tokens
+        return preprocess_params, {}, postprocess_params
+
+    def __call__(self, inputs, num_workers=None, batch_size=None, **kwargs):
+        """Routes one query, a list of queries, or a stream of them. See the class for arguments and results."""
+        call_params = self._sanitize_parameters(**kwargs)
+        init_params = (self._preprocess_params, self._forward_params, self._postprocess_params)
+        params = [{**init, **call} for init, call in zip(init_params, call_params, strict=True)]
+        if is_one_query(inputs):
+            return self.run_single(inputs, *params)
+        results = self.get_iterator(inputs, num_workers or 0, batch_size or self._batch_size, *params)
+        return list(results) if isinstance(inputs, list | tuple) else results
+
+    def preprocess(self, input_: Any, **preprocess_params) -> dict[str, Any]:
+        """Turns one query into a batch of one: `input_ids` and `attention_mask` of shape `(1, tokens)`, and counts."""
+        turns = read_query(input_, self.model.config.chat_context)
+        return self._collate(self._tokenize([turns], **preprocess_params))
+
+    def _forward(self, model_inputs: dict[str, Any]) -> dict[str, Any]:
+        outputs = self.model(input_ids=model_inputs["input_ids"], attention_mask=model_inputs["attention_mask"])
+        return {
+            "probabilities": self.model.probabilities(outputs.logits),
+            "query_tokens": model_inputs["query_tokens"],
+            "read_tokens": model_inputs["read_tokens"],
+        }
+
+    def postprocess(self, model_outputs: dict[str, Any], **postprocess_params) -> list[dict] | dict[str, Any]:
+        """Turns the outputs for a batch of one into that query's result."""
+        return self._rank(model_outputs, **postprocess_params)[0]
+
+    def get_iterator(
+        self, inputs, num_workers, batch_size, preprocess_params, forward_params, postprocess_params
+    ) -> Iterator:
+        """Routes many queries: windows of them are tokenised at once and batched by length.
+
+        `num_workers` is not needed: the tokenizer is parallel by itself.
+        """
+        chat_context = self.model.config.chat_context
+        queries = (_read_numbered(index, query, chat_context) for index, query in enumerate(inputs))
+        if isinstance(inputs, list | tuple):
+            queries, window = iter(list(queries)), _WINDOW  # a bad query is found before the first forward pass
+        else:
+            window = batch_size * _STREAM_WINDOW_BATCHES
+        while turns := list(islice(queries, window)):
+            encoded = self._tokenize(turns, **preprocess_params)
+            order = sorted(range(len(encoded)), key=lambda index: len(encoded[index][0]))
+            results: list[Any] = [None] * len(encoded)
+            for start in range(0, len(order), batch_size):
+                batch = order[start : start + batch_size]
+                outputs = self.forward(self._collate([encoded[index] for index in batch]), **forward_params)
+                for index, result in zip(batch, self._rank(outputs, **postprocess_params), strict=True):
+                    results[index] = result
+            yield from results
+
+    def _tokenize(self, queries: list[list[str]], max_query_tokens: int | None = None) -> list[tuple[list[int], int]]:
+        """Tokenises queries, each given as its turns, the most important first.
+
+        Returns:
+            `list[tuple[list[int], int]]`: For each query the token ids that fit into `max_query_tokens`, and how many
+            there were.
+        """
+        limit = max_query_tokens or self.model.config.max_query_tokens
+        ids = self.tokenizer(
+            list(chain.from_iterable(queries)),
+            padding=False,
+            truncation=False,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+            verbose=False,  # the tokenizer would warn of lengths that are dealt with here
+        )["input_ids"]
+        turn_ids = iter(ids)
+        encoded = [self._join(list(islice(turn_ids, len(turns))), limit) for turns in queries]
+        for kept, total in encoded:
+            if len(kept) < total:
+                logger.warning_once(
+                    f"A query of {total} tokens is longer than the {limit} that the router reads: its head and tail "
+                    "are kept. Pass `return_truncation=True` to see this for every query; shown once."
+                )
+                break
+        return encoded
+
+    def _join(self, turns: list[list[int]], limit: int) -> tuple[list[int], int]:
+        """Joins tokenised turns into one sequence of at most `limit` tokens, and counts what there was."""
+        first, *context = turns
+        context = [turn[self._leading :] for turn in context]
+        total = len(first) + sum(map(len, context))
+        joined = self._cut(first, limit, leading=self._leading)
+        for turn in context:
+            room = limit - len(joined)
+            if len(turn) > room:
+                if room >= _MIN_FRAGMENT_TOKENS + self._trailing:
+                    joined = joined + self._cut(turn, room, leading=0)
+                break
+            joined = joined + turn
+        return joined, total
+
+    def _cut(self, ids: list[int], limit: int, leading: int) -> list[int]:
+        """Takes out the middle of a sequence that is too long; its special tokens stay."""
+        if len(ids) <= limit:
+            return ids
+        room = limit - leading - self._trailing
+        head = math.ceil(room * self.model.config.head_share)
+        tail = room - head
+        return ids[: leading + head] + ids[len(ids) - self._trailing - tail :]
+
+    def _collate(self, encoded: list[tuple[list[int], int]]) -> dict[str, Any]:
+        """Pads a batch to its longest, on the right whatever the tokenizer would do."""
+        lengths = [len(ids) for ids, _ in encoded]
+        longest = max(lengths)
+        padding = self.tokenizer.pad_token_id or 0
+        input_ids = torch.tensor([ids + [padding] * (longest - len(ids)) for ids, _ in encoded])
+        attention_mask = (torch.arange(longest) < torch.tensor(lengths).unsqueeze(1)).long()
+        return {
+            "input_ids": input_ids,
+            "attention_mask": attention_mask,
+            "query_tokens": [total for _, total in encoded],
+            "read_tokens": lengths,
+        }
+
+    def _rank(self, outputs: dict[str, Any], top_k: int | None = None, return_truncation: bool = False) -> list:
+        """Turns probabilities of shape `(batch, experts)` into one result per query."""
+        scores, order = torch.sort(outputs["probabilities"], dim=-1, descending=True, stable=True)
+        names = self.model.config.expert_names
+        results = [
+            [{"label": names[index], "score": score} for index, score in zip(row_order, row, strict=True)]
+            for row_order, row in zip(order[:, :top_k].tolist(), scores[:, :top_k].tolist(), strict=True)
+        ]
+        if not return_truncation:
+            return results
+        return [
+            {"ranking": ranking, "query_tokens": total, "read_tokens": read, "truncated": read < total}
+            for ranking, total, read in zip(results, outputs["query_tokens"], outputs["read_tokens"], strict=True)
+        ]
+
+    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs):
+        """Saves the router with this pipeline's tokenizer. See [`~ZooterForRouting.save_pretrained`]."""
+        self.model.tokenizer = self.tokenizer
+        self.model.save_pretrained(save_directory, **kwargs)
+
+    def push_to_hub(self, repo_id: str, **kwargs):
+        """Uploads the router with this pipeline's tokenizer. See [`~ZooterForRouting.push_to_hub`]."""
+        self.model.tokenizer = self.tokenizer
+        return self.model.push_to_hub(repo_id, **kwargs)
+
+
+def is_one_query(inputs: Any) -> bool:
+    """Tells one query (or something that is none at all) from a list or stream of queries."""
+    if isinstance(inputs, list | tuple):
+        return bool(inputs) and isinstance(inputs[0], Mapping) and "role" in inputs[0]
+    if isinstance(inputs, str | bytes | Mapping | Chat):
+        return True
+    return not isinstance(inputs, Iterable) and not hasattr(inputs, "__getitem__")
+
+
+def read_query(query: Any, chat_context: str = "user") -> list[str]:
+    """Reads the texts out of a query, the most important first.
+
+    Args:
+        query: A string, a chat, or a mapping that holds one under `"query"`, `"messages"` or `"text"`.
+        chat_context (`str`): What to read of a chat besides its last user turn; see [`ZooterConfig`].
+
+    Returns:
+        `list[str]`: The string; or of a chat the last user turn and then the other turns, newest first.
+
+    Raises:
+        ValueError: If there is no text, or a chat has no user turn with text.
+        TypeError: If the query is neither text nor chat.
+    """
+    if isinstance(query, Mapping):
+        if not (key := next((key for key in _QUERY_KEYS if key in query), None)):
+            raise TypeError(
+                f"a query given as a mapping needs one of the keys {_QUERY_KEYS}, got {list(query)}. A chat is a list "
+                "of messages, even if it has only one."
+            )
+        query = query[key]
+    if isinstance(query, Chat):
+        query = query.messages
+    if isinstance(query, str):
+        if not query.strip():
+            raise ValueError("the query is empty. Pass text, or leave the query out.")
+        return [query]
+    if isinstance(query, Sequence) and not isinstance(query, bytes):
+        return _read_chat(query, chat_context)
+    raise TypeError(
+        f"a query is a string or a chat (a list of messages with `role` and `content`), got {type(query).__name__}."
+    )
+
+
+def _read_chat(messages: Sequence[Any], chat_context: str) -> list[str]:
+    for position, message in enumerate(messages):
+        if not isinstance(message, Mapping) or "role" not in message or "content" not in message:
+            raise TypeError(
+                f"message {position} of the chat must be a mapping with `role` and `content`, got {message!r:.80}."
+            )
+    texts = [_read_content(message["content"]) for message in messages]
+    users = [position for position, message in enumerate(messages) if message["role"] == "user"]
+    if not users:
+        raise ValueError(
+            f"the chat has no user turn, only {[message['role'] for message in messages]}. A router reads what the "
+            "user asks."
+        )
+    last = users[-1]
+    if not texts[last].strip():
+        raise ValueError("the last user turn of the chat has no text. A router reads text only.")
+    turns = [texts[last]]
+    for position in reversed(range(len(messages))):
+        role, text = messages[position]["role"], texts[position]
+        if position == last or not text.strip():
+            continue
+        if role == "user" and chat_context != "last_user":
+            turns.append(text)
+        elif chat_context == "all":
+            turns.append(f"{role}: {text}")
+    return turns
+
+
+def _read_content(content: Any) -> str:
+    """Reads the text of a message's content; images, sounds and tool calls have none."""
+    if content is None:
+        return ""
+    if isinstance(content, str):
+        return content
+    if isinstance(content, Sequence) and not isinstance(content, bytes):
+        parts = [part if isinstance(part, str) else part.get("text") for part in content if part]
+        return "\n".join(part for part in parts if isinstance(part, str))
+    raise TypeError(f"the content of a message is a string or a list of parts, got {type(content).__name__}.")
+
+
+def _read_numbered(index: int, query: Any, chat_context: str) -> list[str]:
+    try:
+        return read_query(query, chat_context)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"Query {index} of the batch: {error}") from error
+
+
+__all__ = ["ZooterRoutingPipeline", "read_query"]

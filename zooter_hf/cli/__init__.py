@@ -1,0 +1,33 @@
+"""The `zooter` command: one module per command, each a thin call of the package's API."""
+
+import os
+import sys
+
+
+def main():
+    """Runs the command line. Errors that a user can mend end it with a message and exit code 1."""
+    try:
+        import typer
+    except ImportError:
+        sys.exit('The command line needs typer and rich: pip install "zooter-hf[cli]"')
+
+    from zooter_hf.cli.info import info
+    from zooter_hf.cli.push import push
+    from zooter_hf.cli.route import route
+
+    app = typer.Typer(
+        help="Route queries to the expert LLM that will answer them best.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+    )
+    for command in (route, info, push):
+        app.command()(command)
+    try:
+        app()
+    except (OSError, ValueError, TypeError) as error:
+        if os.environ.get("ZOOTER_TRACEBACK"):
+            raise
+        sys.exit(f"zooter: error: {error}\n(set ZOOTER_TRACEBACK=1 to see where it comes from)")
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,64 @@
+"""`zooter info`: what is this router?"""
+
+import json
+from typing import Annotated
+
+import typer
+
+from zooter_hf.cli.loading import load_config, resolve_router
+
+
+def info(
+    router: Annotated[str | None, typer.Argument(help="A folder or a Hub id. The embedded router by default.")] = None,
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a router on the Hub.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Write the config as JSON.")] = False,
+):
+    """Show a router's encoder, experts, prices, training and calibration."""
+    router = resolve_router(router)
+    config = load_config(router, revision)
+    if as_json:
+        print(json.dumps(config.to_dict(), indent=2, ensure_ascii=False))
+        return
+
+    from rich.console import Console
+    from rich.table import Table
+
+    encoder = config.encoder_config
+    training = config.training or {}
+    facts = Table(show_header=False, box=None)
+    facts.add_column(style="bold")
+    facts.add_column()
+    facts.add_row("router", training.get("name") or router)
+    facts.add_row(
+        "encoder",
+        f"{encoder.model_type}, {getattr(encoder, 'num_hidden_layers', '?')} layers of width {config.hidden_size}"
+        + (f", from {config.base_encoder}" if config.base_encoder else ""),
+    )
+    facts.add_row("head", f"{config.head} on {config.pooling} pooling")
+    facts.add_row("reads", f"at most {config.max_query_tokens} tokens; of a chat: {config.chat_context}")
+    facts.add_row(
+        "calibration",
+        f"temperature {config.temperature}" + (" (not calibrated)" if config.temperature == 1 else ""),
+    )
+    facts.add_row("training", training.get("method") or "not recorded")
+    for dataset in training.get("datasets", []):
+        facts.add_row("data", f"{dataset['name']} ({dataset.get('license') or 'licence not stated'})")
+    if evaluation := training.get("evaluation"):
+        single = evaluation["best_single_model"]
+        facts.add_row(
+            "evaluation",
+            f"{evaluation['router']['score']:.1%} on {evaluation['dataset']} ({evaluation['queries']:,} queries); "
+            f"best single model {single['score']:.1%} ({single['expert']})",
+        )
+
+    experts = Table()
+    for title in ("expert", "model", "back end"):
+        experts.add_column(title)
+    for title in ("$ / M tokens in", "$ / M tokens out", "context"):
+        experts.add_column(title, justify="right")
+    for expert in config.experts:
+        values = (expert.model, expert.backend, expert.input_price, expert.output_price, expert.context_length)
+        experts.add_row(expert.name, *("-" if value is None else str(value) for value in values))
+    console = Console()
+    console.print(facts)
+    console.print(experts)

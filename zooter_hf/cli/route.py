@@ -1,0 +1,150 @@
+"""`zooter route`: which expert should answer?"""
+
+import json
+import sys
+from collections import deque
+from collections.abc import Iterable, Iterator
+from typing import Annotated, Any
+
+import typer
+
+from zooter_hf.cli.loading import load_config, quiet_loading, resolve_router
+from zooter_hf.cli.queries import read_queries
+
+
+def route(
+    queries: Annotated[
+        list[str] | None, typer.Argument(help="Queries. Without any, --file or standard input.")
+    ] = None,
+    file: Annotated[
+        str | None,
+        typer.Option("--file", "-f", help="One query a line, as text or JSON (.jsonl); - for standard input."),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="Router: a folder or a Hub id. The embedded one by default.")
+    ] = None,
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a router on the Hub.")] = None,
+    top_k: Annotated[int | None, typer.Option(min=1, help="Show this many experts per query.")] = None,
+    answer_tokens: Annotated[int, typer.Option(min=0, help="Expected length of an answer, for prices.")] = 256,
+    max_query_tokens: Annotated[int | None, typer.Option(help="Read at most this many tokens of a query.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Queries in one forward pass.")] = 32,
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda, cuda:1, mps. The first accelerator by default.")
+    ] = None,
+    jsonl: Annotated[
+        bool, typer.Option("--jsonl", help="The input is JSON lines, whatever the file is called.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Write one JSON object a query, as they come.")] = False,
+):
+    """Say which expert should answer each query, how sure that is, and what it costs."""
+    if queries and file is not None:
+        raise ValueError("Queries are given both as arguments and with --file. Give one of them.")
+    if not queries and file is None:
+        if sys.stdin.isatty():
+            raise ValueError(
+                'No queries. Give some as arguments (zooter route "Why is the sky blue?") or with --file.'
+            )
+        file = "-"
+    inputs: Iterable[Any] = queries or read_queries(file, jsonl)
+    rows = decide(
+        inputs,
+        router=resolve_router(model),
+        revision=revision,
+        answer_tokens=answer_tokens,
+        max_query_tokens=max_query_tokens,
+        batch_size=batch_size,
+        device=device,
+    )
+    if as_json:
+        for row in rows:
+            row["decision"]["ranking"] = row["decision"]["ranking"][:top_k]
+            print(json.dumps(row, ensure_ascii=False), flush=True)
+    else:
+        print_table(list(rows), shown=top_k or 2, answer_tokens=answer_tokens)
+
+
+def decide(
+    queries: Iterable[Any],
+    router: str,
+    revision: str | None,
+    answer_tokens: int,
+    max_query_tokens: int | None,
+    batch_size: int,
+    device: str | None,
+) -> Iterator[dict[str, Any]]:
+    """Routes queries as they come; yields each with its decision and what was read of it."""
+    from transformers import pipeline
+
+    from zooter_hf import ROUTING_TASK, Decision
+
+    quiet_loading()
+    load_config(router, revision)  # for its clear error
+    routing = pipeline(ROUTING_TASK, model=router, revision=revision, device=device, batch_size=batch_size)
+    config = routing.model.config
+
+    waiting: deque[Any] = deque()  # read, and not answered yet
+
+    def remember(query):
+        waiting.append(query)
+        return query
+
+    results = routing(map(remember, queries), return_truncation=True, max_query_tokens=max_query_tokens)
+    for result in results:
+        ranking = result.pop("ranking")
+        decision = Decision.from_ranking(
+            ranking,
+            config.experts,
+            router=router,
+            revision=routing.model.revision,
+            query_tokens=result["query_tokens"],
+            answer_tokens=answer_tokens,
+        )
+        yield {"query": waiting.popleft(), "decision": decision.to_dict(), **result}
+
+
+def print_table(rows: list[dict[str, Any]], shown: int, answer_tokens: int):
+    """Prints decisions for a person."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    if not rows:
+        Console(stderr=True).print("No queries in the input.")
+        return
+    priced = any(expert["price"] is not None for row in rows for expert in row["decision"]["ranking"])
+    table = Table(expand=False)
+    table.add_column("query", max_width=48, no_wrap=True, overflow="ellipsis")
+    table.add_column("expert")
+    table.add_column("probability", justify="right")
+    for place in range(2, shown + 1):
+        table.add_column("runner-up" if shown == 2 else f"{place}.")
+        table.add_column("", justify="right")
+    if priced:
+        table.add_column("$ / 1000 queries", justify="right")
+        table.add_column("dearest expert", justify="right")
+    for row in rows:
+        ranking = row["decision"]["ranking"]
+        cells = [Text(shorten(row["query"]) + (" [cut]" if row["truncated"] else ""))]
+        for place in range(shown):
+            expert = ranking[place] if place < len(ranking) else None
+            style = "bold" if place == 0 else ""
+            cells.append(Text(expert["name"] if expert else "-", style=style))
+            cells.append(Text(f"{expert['probability']:.1%}" if expert else "-", style=style))
+        if priced:
+            prices = [expert["price"] for expert in ranking if expert["price"] is not None]
+            cells.append(Text("-" if ranking[0]["price"] is None else f"{1000 * ranking[0]['price']:.3f}"))
+            cells.append(Text(f"{1000 * max(prices):.3f}" if prices else "-"))
+        table.add_row(*cells)
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    console.print(table)
+    if priced:
+        console.print(f"Prices: query plus {answer_tokens} answer tokens at the experts' list prices, estimated.")
+    if any(row["truncated"] for row in rows):
+        console.print("[cut]: the middle of this query was not read; --json shows how much.", markup=False)
+
+
+def shorten(query: Any) -> str:
+    """Returns a query's most important text on one line."""
+    from zooter_hf.modeling import read_query
+
+    return " ".join(read_query(query, "last_user")[0].split())
