@@ -210,13 +210,11 @@ class ZooterRoutingPipeline(Pipeline):
         )["input_ids"]
         turn_ids = iter(ids)
         encoded = [self._join(list(islice(turn_ids, len(turns))), limit) for turns in queries]
-        for kept, total in encoded:
-            if len(kept) < total:
-                logger.warning_once(
-                    f"A query of {total} tokens is longer than the {limit} that the router reads: its head and tail "
-                    "are kept. Pass `return_truncation=True` to see this for every query; shown once."
-                )
-                break
+        if any(len(kept) < total for kept, total in encoded):
+            logger.warning_once(
+                f"Queries of more than {limit} tokens are not read whole: their head and tail are. Pass "
+                "`return_truncation=True` to see this for every query."
+            )
         return encoded
 
     def _join(self, turns: list[list[int]], limit: int) -> tuple[list[int], int]:

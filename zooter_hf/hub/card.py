@@ -45,7 +45,7 @@ def write_model_card(router: "ZooterForRouting", save_directory: str, repo_id: s
     path = Path(save_directory, CARD_NAME)
     if _is_hand_written(path):
         logger.info(f"{path} was written by a person and is kept.")
-    elif _is_hand_written(source := Path(router.config.name_or_path, CARD_NAME)):
+    elif source := _own_card(router):
         shutil.copyfile(source, path)
     else:
         card = model_card(router.config, repo_id=repo_id, parameters=router.num_parameters(), tags=router.model_tags)
@@ -65,13 +65,20 @@ def fetch_model_card(
     """
     from huggingface_hub import HfApi
 
-    if _is_hand_written(Path(router.config.name_or_path, CARD_NAME)):
+    if _own_card(router):
         return
     api = HfApi(token=token)
     # A branch that is yet to be made starts from the main one.
     branch = next((name for name in (revision, None) if api.file_exists(repo_id, CARD_NAME, revision=name)), "")
     if branch != "":
         shutil.copyfile(api.hf_hub_download(repo_id, CARD_NAME, revision=branch), Path(directory, CARD_NAME))
+
+
+def _own_card(router: "ZooterForRouting") -> Path | None:
+    """Finds the hand-written card in the folder that a router was loaded from."""
+    folder = router.config.name_or_path  # empty for a router that was not loaded
+    path = Path(folder, CARD_NAME)
+    return path if folder and _is_hand_written(path) else None
 
 
 def _is_hand_written(path: Path) -> bool:

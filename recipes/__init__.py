@@ -1,0 +1,1 @@
+"""Recipes: how what ships with the package was made."""
