@@ -151,6 +151,10 @@ class ZooterRoutingPipeline(Pipeline):
         results = self.get_iterator(inputs, num_workers or 0, batch_size or self._batch_size, *params)
         return list(results) if isinstance(inputs, list | tuple) else results
 
+    def get_inference_context(self):
+        """Returns the context of the forward pass: nothing of it is ever differentiated."""
+        return torch.inference_mode
+
     def preprocess(self, input_: Any, **preprocess_params) -> dict[str, Any]:
         """Turns one query into a batch of one: `input_ids` and `attention_mask` of shape `(1, tokens)`, and counts."""
         turns = read_query(input_, self.model.config.chat_context)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModel, AutoTokenizer
+from transformers import AutoModel, AutoTokenizer
 from transformers.utils import logging
 
 from recipes.shrinking import keep_layers, keep_tokens
@@ -279,6 +279,7 @@ def save(router: ZooterForRouting, folder: str):
     # The card is that of the embedded router, and the code is the package's own.
     for code in target.glob("*.py"):
         code.unlink()
+    (target / "model.safetensors").chmod(0o644)
     write_card(folder)
     megabytes = sum(file.stat().st_size for file in target.iterdir()) / 1e6
     if megabytes > MAX_MEGABYTES:
@@ -296,7 +297,7 @@ def write_card(folder: str = DEFAULT_ROUTER):
 def default_card(folder: str = DEFAULT_ROUTER) -> str:
     """Makes the card of the embedded router."""
     router = AutoModel.from_pretrained(folder)
-    return str(model_card(AutoConfig.from_pretrained(folder), parameters=router.num_parameters()))
+    return str(model_card(router.config, parameters=router.num_parameters(), embedded=True))
 
 
 def train(recipe: Recipe, data_folder: str, encoder_folder: str) -> tuple[ZooterForRouting, Data, dict]:

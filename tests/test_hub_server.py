@@ -3,14 +3,7 @@
 from types import SimpleNamespace
 
 import pytest
-from huggingface_hub import HfApi, constants, file_download, hf_hub_download, snapshot_download
-from huggingface_hub.errors import (
-    HfHubHTTPError,
-    HTTPError,
-    RemoteEntryNotFoundError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
+from huggingface_hub import HfApi, constants, errors, file_download, hf_hub_download, snapshot_download
 from huggingface_hub.utils import _http
 
 from tests.hub_server import HubServer
@@ -85,19 +78,19 @@ def test_refusals(hub, api, folder, tmp_path):
     hub.create_repo("user/secret", private=True)
     get = {"filename": "x", "endpoint": hub.endpoint, "cache_dir": tmp_path / "cache"}
     stranger = HfApi(endpoint=hub.endpoint, token=False)
-    with pytest.raises(HfHubHTTPError, match="Invalid credentials"):
+    with pytest.raises(errors.HfHubHTTPError, match="Invalid credentials"):
         api.create_repo("user/other", token="hf_wrong")
-    with pytest.raises(HfHubHTTPError, match="401"):
+    with pytest.raises(errors.HfHubHTTPError, match="401"):
         stranger.create_repo("user/other")
-    with pytest.raises(RepositoryNotFoundError):
+    with pytest.raises(errors.RepositoryNotFoundError):
         stranger.upload_folder(repo_id=REPO, folder_path=folder)
     for name, token, status in (("user/no", hub.token, 404), ("user/no", False, 401), ("user/secret", False, 401)):
-        with pytest.raises(RepositoryNotFoundError) as error:
+        with pytest.raises(errors.RepositoryNotFoundError) as error:
             hf_hub_download(name, token=token, **get)
         assert error.value.response.status_code == status
-    with pytest.raises(RevisionNotFoundError):
+    with pytest.raises(errors.RevisionNotFoundError):
         hf_hub_download(REPO, revision="v9", **get)
-    with pytest.raises(RemoteEntryNotFoundError):
+    with pytest.raises(errors.RemoteEntryNotFoundError):
         hf_hub_download("user/secret", token=hub.token, **get)
     (folder / "README.md").write_text("---\n- not: [a mapping\n---\n")
     with pytest.raises(ValueError, match="Invalid metadata"):
@@ -112,9 +105,9 @@ def test_faults_leave_the_branch_alone(hub, api, folder, tmp_path, monkeypatch):
     with pytest.raises(RuntimeError, match=r"model\.safetensors"):
         api.upload_folder(**push)
     hub.heal()
-    for fault, error in (("drop", HTTPError), (500, HfHubHTTPError)):
+    for fault, expected in (("drop", errors.HTTPError), (500, errors.HfHubHTTPError)):
         hub.fail("POST", "/commit/main", fault)
-        with pytest.raises(error):
+        with pytest.raises(expected):
             api.upload_folder(**push)
     assert api.repo_info(REPO).sha == before
     assert hub.files(REPO)["README.md"] == b"old"
@@ -134,6 +127,6 @@ def test_nothing_answers_once_the_server_is_closed(api, hub):
     api.repo_info(REPO)  # leaves a connection open
     asked = len(hub.requests)
     hub.__exit__()
-    with pytest.raises(HTTPError):
+    with pytest.raises(errors.HTTPError):
         api.repo_info(REPO)
     assert len(hub.requests) == asked

@@ -53,12 +53,14 @@ def info(
 
     experts = Table()
     for title in ("expert", "model", "back end"):
-        experts.add_column(title)
-    for title in ("$ / M tokens in", "$ / M tokens out", "context"):
-        experts.add_column(title, justify="right")
+        experts.add_column(title, overflow="fold")
+    for title in ("$/M in", "$/M out", "context"):
+        experts.add_column(title, justify="right", no_wrap=True)
     for expert in config.experts:
         values = (expert.model, expert.backend, expert.input_price, expert.output_price, expert.context_length)
         experts.add_row(expert.name, *("-" if value is None else str(value) for value in values))
     console = Console()
     console.print(facts)
     console.print(experts)
+    if any(expert.input_price is not None for expert in config.experts):
+        console.print("Prices: US dollars per million tokens.")

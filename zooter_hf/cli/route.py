@@ -1,6 +1,7 @@
 """`zooter route`: which expert should answer?"""
 
 import json
+import os
 import sys
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -112,16 +113,22 @@ def print_table(rows: list[dict[str, Any]], shown: int, answer_tokens: int):
         Console(stderr=True).print("No queries in the input.")
         return
     priced = any(expert["price"] is not None for row in rows for expert in row["decision"]["ranking"])
-    table = Table(expand=False)
-    table.add_column("query", max_width=48, no_wrap=True, overflow="ellipsis")
-    table.add_column("expert")
-    table.add_column("probability", justify="right")
+    columns = ["expert", "prob."]
     for place in range(2, shown + 1):
-        table.add_column("runner-up" if shown == 2 else f"{place}.")
-        table.add_column("", justify="right")
+        columns += ["runner-up" if shown == 2 else f"{place}.", "prob."]
     if priced:
-        table.add_column("$ / 1000 queries", justify="right")
-        table.add_column("dearest expert", justify="right")
+        columns += ["$ / 1000", "dearest"]
+    # In a pipe or a log there is no terminal whose width could be asked for.
+    console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 160)
+    # The query gives way to what the others need, as far as it can; after that names are folded.
+    names = max(len(expert["name"]) for row in rows for expert in row["decision"]["ranking"])
+    needed = sum(names if index % 2 == 0 and index < 2 * shown else 8 for index in range(len(columns)))
+    room = max(16, console.width - needed - 3 * len(columns) - 4)
+    table = Table()
+    table.add_column("query", max_width=room, no_wrap=True, overflow="ellipsis")
+    for column in columns:
+        name = column not in ("prob.", "$ / 1000", "dearest")
+        table.add_column(column, justify="left" if name else "right", no_wrap=not name, overflow="fold")
     for row in rows:
         ranking = row["decision"]["ranking"]
         cells = [Text(shorten(row["query"]) + (" [cut]" if row["truncated"] else ""))]
@@ -135,10 +142,12 @@ def print_table(rows: list[dict[str, Any]], shown: int, answer_tokens: int):
             cells.append(Text("-" if ranking[0]["price"] is None else f"{1000 * ranking[0]['price']:.3f}"))
             cells.append(Text(f"{1000 * max(prices):.3f}" if prices else "-"))
         table.add_row(*cells)
-    console = Console(width=None if sys.stdout.isatty() else 160)
     console.print(table)
     if priced:
-        console.print(f"Prices: query plus {answer_tokens} answer tokens at the experts' list prices, estimated.")
+        console.print(
+            f"$ / 1000: estimated price of a thousand such queries with {answer_tokens} answer tokens each, at the "
+            "chosen expert's list prices; dearest: with the most expensive expert."
+        )
     if any(row["truncated"] for row in rows):
         console.print("[cut]: the middle of this query was not read; --json shows how much.", markup=False)
 

@@ -86,7 +86,11 @@ def _is_hand_written(path: Path) -> bool:
 
 
 def model_card(
-    config: "ZooterConfig", repo_id: str | None = None, parameters: int | None = None, tags: list[str] | None = None
+    config: "ZooterConfig",
+    repo_id: str | None = None,
+    parameters: int | None = None,
+    tags: list[str] | None = None,
+    embedded: bool = False,
 ) -> "ModelCard":
     """Makes the model card of a router.
 
@@ -95,6 +99,7 @@ def model_card(
         repo_id: Where the router lives on the Hub. The code in the card names a placeholder without it.
         parameters: How many parameters the router has.
         tags: Tags for the Hub beside the usual ones.
+        embedded: Whether this is the router that comes with the package.
 
     Returns:
         `huggingface_hub.ModelCard`: Metadata and text.
@@ -110,6 +115,7 @@ def model_card(
         config=config,
         encoder=config.encoder_config,
         parameters=parameters,
+        embedded=embedded,
         training=training,
         evaluation=training.get("evaluation"),
         has_prices=any(expert.input_price is not None for expert in config.experts),

@@ -1,0 +1,1 @@
+"""Measured comparisons; never run by the tests."""

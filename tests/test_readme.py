@@ -1,0 +1,85 @@
+"""Every code block of the README runs as it stands, with a local Hub behind the names in it."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.hub_server import HubServer
+
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+RUNNABLE = ("python", "bash")
+
+
+@pytest.fixture(scope="module")
+def world(make_router, tmp_path_factory):
+    """A folder to work in, and a Hub that has the encoder which the README starts from, in a small edition."""
+    folder = tmp_path_factory.mktemp("readme")
+    router = make_router("deberta-v2")
+    router.encoder.save_pretrained(folder / "encoder")
+    router.tokenizer.save_pretrained(folder / "encoder")
+    with HubServer() as hub:
+        hub.create_repo("microsoft/mdeberta-v3-base")
+        hub.commit("microsoft/mdeberta-v3-base", {p.name: p.read_bytes() for p in (folder / "encoder").iterdir()})
+        environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("HF_")},
+            "HF_ENDPOINT": hub.endpoint,
+            "HF_TOKEN": hub.token,
+            "HF_HOME": str(folder / "home"),
+            "HF_HUB_DISABLE_XET": "1",
+            "COLUMNS": "160",
+        }
+        yield folder, environment
+
+
+def run(command, world, **options):
+    folder, environment = world
+    result = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL, **options
+    )
+    assert result.returncode == 0, f"{command}\n{result.stdout}\n{result.stderr}"
+    return result
+
+
+def test_python_and_command_line_blocks_run_in_order(world):
+    python = "\n".join(block for language, block in BLOCKS if language == "python")
+    run([sys.executable, "-c", python], world)
+    assert (world[0] / "my-router" / "README.md").exists()
+
+    zooter = f"{shlex.quote(sys.executable)} -c 'from zooter_hf.cli import main; main()'"
+    lines = [line for language, block in BLOCKS if language == "bash" for line in block.splitlines()]
+    commands = [line for line in lines if "zooter " in line]
+    assert len(commands) >= 5
+    for line in commands:
+        assert run(re.sub(r"\bzooter(?= (route|info|push))", lambda _: zooter, line), world, shell=True).stdout
+
+
+def test_other_commands_are_ones_that_exist():
+    lines = [line for language, block in BLOCKS if language == "bash" for line in block.splitlines()]
+    for line in (line for line in lines if "zooter " not in line):
+        if line.startswith("make "):
+            dry = subprocess.run(f"make -n {line[5:]}", shell=True, cwd=ROOT, capture_output=True, text=True)
+            assert dry.returncode == 0, dry.stderr
+        else:
+            assert line == 'pip install -c constraints.txt -e ".[cli]"', "what the Makefile does"
+
+
+def test_no_block_is_left_out():
+    assert {language for language, _ in BLOCKS} <= {*RUNNABLE, "bibtex"}
+
+
+def test_named_modules_exist():
+    for module in re.findall(r"python -m ([\w.]+)", README):
+        assert (ROOT / (module.replace(".", "/") + ".py")).exists(), module
+
+
+def test_linked_files_exist():
+    for target in re.findall(r"\]\((?!http)([^)]+)\)", README):
+        assert (ROOT / target).exists(), target
