@@ -311,6 +311,17 @@ class ZooterConfig(PreTrainedConfig):
                 f"takes at most {self.max_encoder_tokens} tokens."
             )
 
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs):
+        """Makes a config of its serialised form; fields given in `kwargs` go before and are checked like any other."""
+        given = {f.name: kwargs.pop(f.name) for f in fields(cls) if f.name in kwargs and f.name in cls.__annotations__}
+        if "experts" in given:  # the labels follow from them
+            config_dict = {key: value for key, value in config_dict.items() if key not in ("id2label", "label2id")}
+        # The base class alone knows how to update a nested config.
+        if isinstance(given.get("encoder_config"), dict):
+            kwargs["encoder_config"] = given.pop("encoder_config")
+        return super().from_dict({**config_dict, **given}, **kwargs)
+
     def to_dict(self) -> dict[str, Any]:
         """Serialises the config, with the references to the code that travels with the checkpoint."""
         output = super().to_dict()

@@ -1,5 +1,11 @@
 """Tiny routers: random weights, a tokenizer trained on a few sentences, no network."""
 
+import os
+
+
+# Tests run in one process a core; threads beyond that would wait for each other, here and in subprocesses.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers

@@ -45,6 +45,19 @@ def test_round_trip_keeps_everything(tmp_path):
     }
 
 
+def test_fields_may_be_overridden_when_loading_and_are_checked(tmp_path):
+    config(temperature=2.0).save_pretrained(tmp_path)
+    loaded = ZooterConfig.from_pretrained(tmp_path, experts=["x", {"name": "y"}], chat_context="all")
+    assert loaded.experts == [ExpertSpec("x"), ExpertSpec("y")]
+    assert loaded.id2label == {0: "x", 1: "y"}
+    assert (loaded.chat_context, loaded.temperature) == ("all", 2.0)
+    narrower = ZooterConfig.from_pretrained(tmp_path, encoder_config={"num_hidden_layers": 3})
+    assert narrower.encoder_config.num_hidden_layers == 3
+    assert narrower.encoder_config.hidden_size == 24
+    with pytest.raises(ValueError, match="pooling"):
+        ZooterConfig.from_pretrained(tmp_path, pooling="max")
+
+
 def test_no_path_of_this_machine_is_saved(tmp_path):
     encoder = BertConfig(hidden_size=24)
     encoder.save_pretrained(tmp_path / "secret-folder")
