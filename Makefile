@@ -4,9 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 DATA ?= ../shared/data/llmrouter_train
-ENCODER ?=
+ENCODER ?= all-MiniLM-L6-v2
 
-.PHONY: demo test lint format card default-router benchmarks clean
+.PHONY: demo test format card default-router benchmarks clean
 
 demo: $(VENV)/.installed
 	HF_HUB_OFFLINE=1 $(BIN)/zooter route --file zooter_hf/cli/example_queries.jsonl
@@ -14,20 +14,20 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n auto
 
 format: $(VENV)/.installed-test
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 card: $(VENV)/.installed
-	$(BIN)/python -m recipes.default_router card
+	HF_HUB_OFFLINE=1 $(BIN)/python -m recipes.default_router card
 
 default-router: $(VENV)/.installed
-	$(BIN)/python -m recipes.default_router train --data $(DATA) --encoder $(ENCODER)
+	HF_HUB_OFFLINE=1 $(BIN)/python -m recipes.default_router train --data $(DATA) --encoder $(ENCODER)
 
 benchmarks: $(VENV)/.installed
-	$(BIN)/python benchmarks/pipeline_overhead.py
+	HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks.pipeline_overhead
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info
@@ -42,4 +42,6 @@ $(VENV)/.installed-test: $(VENV)/.installed
 	touch $@
 
 $(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+	    { echo "Python 3.10 or newer is needed; name it with: make PYTHON=python3.11 ..."; exit 1; }
 	$(PYTHON) -m venv $(VENV)

@@ -17,6 +17,7 @@ WEIGHTS = bytes(range(256)) * 40
 @pytest.fixture
 def hub(monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)  # whatever the rest of the suite runs with
     # The client waits between its retries; other modules keep their `time`.
     for module in (_http, file_download):
         monkeypatch.setattr(module, "time", SimpleNamespace(sleep=lambda _: None))
