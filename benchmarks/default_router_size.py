@@ -24,7 +24,6 @@ VARIANTS = {
     "6 layers, 12,000 wordpieces, fp16": (None, 12_000, True),
     "4 layers, 30,522 wordpieces, fp16": ((0, 1, 2, 3), None, True),
     "4 layers, 12,000 wordpieces, fp16 (shipped)": ((0, 1, 2, 3), 12_000, True),
-    "2 layers, 12,000 wordpieces, fp16": ((0, 1), 12_000, True),
 }
 
 

@@ -429,7 +429,7 @@ class _Handler(BaseHTTPRequestHandler):
             raise HubError(404, f"Invalid rev id: {revision}", "RevisionNotFound")
         head = repo.find(revision)
         header, *operations = (json.loads(line) for line in self.body.splitlines())
-        if header["value"].get("parentCommit", head.sha) != head.sha:
+        if not head.sha.startswith(header["value"].get("parentCommit", "")):  # may be shortened
             raise HubError(412, "A commit has happened since. Please refresh and try again.")
         # The branch moves only once every operation has gone through.
         files, lfs = dict(head.files), set(head.lfs)
@@ -499,5 +499,7 @@ class _Handler(BaseHTTPRequestHandler):
         if not wanted:
             return Reply(200, content, headers)
         start, end = int(wanted[1]), min(int(wanted[2] or len(content)), len(content) - 1)
+        if start >= len(content):
+            raise HubError(416, "Range not satisfiable", headers={"Content-Range": f"bytes */{len(content)}"})
         headers["Content-Range"] = f"bytes {start}-{end}/{len(content)}"
         return Reply(206, content[start : end + 1], headers)

@@ -18,6 +18,8 @@ WEIGHTS = bytes(range(256)) * 40
 def hub(monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)  # whatever the rest of the suite runs with
+    # Telemetry asks the Hub that the client was configured with at import, which is the real one.
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", True)
     # The client waits between its retries; other modules keep their `time`.
     for module in (_http, file_download):
         monkeypatch.setattr(module, "time", SimpleNamespace(sleep=lambda _: None))
@@ -49,7 +51,9 @@ def test_upload_and_download_at_each_commit(hub, api, folder, tmp_path, kind):
     (folder / "model.safetensors").write_bytes(WEIGHTS[::-1])
     (folder / "data").mkdir()
     (folder / "data" / "a b.txt").write_text("text")
-    second = api.upload_folder(**where, folder_path=folder, delete_patterns="*.md").oid
+    second = api.upload_folder(**where, folder_path=folder, delete_patterns="*.md", parent_commit=first[:7]).oid
+    with pytest.raises(errors.HfHubHTTPError, match="412"):
+        api.delete_file("model.safetensors", **where, parent_commit=first)
     api.create_tag(**where, tag="v1", revision=first)
     api.create_branch(**where, branch="dev/x", revision=first)
 
@@ -93,6 +97,9 @@ def test_refusals(hub, api, folder, tmp_path):
         hf_hub_download(REPO, revision="v9", **get)
     with pytest.raises(errors.RemoteEntryNotFoundError):
         hf_hub_download("user/secret", token=hub.token, **get)
+    with pytest.raises(errors.HfHubHTTPError, match=r"416.*Content-Range: bytes \*/50"):
+        url = f"{hub.endpoint}/{REPO}/resolve/main/.gitattributes"
+        _http.hf_raise_for_status(_http.get_session().get(url, headers={"Range": "bytes=99-"}))
     (folder / "README.md").write_text("---\n- not: [a mapping\n---\n")
     with pytest.raises(ValueError, match="Invalid metadata"):
         api.upload_folder(repo_id=REPO, folder_path=folder)
