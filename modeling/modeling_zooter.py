@@ -18,7 +18,7 @@ import math
 import os
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -38,6 +38,7 @@ logger = logging.get_logger(__name__)
 _UPLOAD_ARGUMENTS = (
     "repo_id", "commit_message", "commit_description", "private", "token", "revision", "create_pr", "tags",
 )  # fmt: skip
+_DOWNLOAD_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
 
 
 @dataclass
@@ -190,28 +191,19 @@ class ZooterPreTrainedModel(PreTrainedModel):
         Raises:
             OSError: If the adapter's folder holds pickled weights and no safetensors.
         """
-        load_config = kwargs.get("load_config")
-        found = peft_model_id is None or kwargs.get("adapter_state_dict") is not None
-        if not found:
-            hub_kwargs = dict(kwargs.get("adapter_kwargs") or {})
-            if load_config is not None:
-                hub_kwargs = {**(load_config.download_kwargs or {}), **hub_kwargs}
-            hub_kwargs = {
-                key: value
-                for key, value in hub_kwargs.items()
-                if key in ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
+        # The library would fall back to a pickle without a word.
+        if peft_model_id is not None and kwargs.get("adapter_state_dict") is None:
+            download = {
+                **(getattr(kwargs.get("load_config"), "download_kwargs", None) or {}),
+                **(kwargs.get("adapter_kwargs") or {}),
             }
-            found = cached_file(
-                peft_model_id,
-                "adapter_model.safetensors",
-                _raise_exceptions_for_missing_entries=False,
-                **hub_kwargs,
-            )
-        if not found:
-            raise OSError(
-                f"{peft_model_id} holds no adapter_model.safetensors. Routers load weights from safetensors only: "
-                "save the adapter again with `save_pretrained`, which writes safetensors."
-            )
+            download = {name: value for name, value in download.items() if name in _DOWNLOAD_ARGUMENTS}
+            weights = "adapter_model.safetensors"
+            if not cached_file(peft_model_id, weights, _raise_exceptions_for_missing_entries=False, **download):
+                raise OSError(
+                    f"{peft_model_id} holds no {weights}. Routers load weights from safetensors only: save the "
+                    "adapter again with `save_pretrained`, which writes safetensors."
+                )
         return super().load_adapter(peft_model_id, *args, **kwargs)
 
     def save_pretrained(
@@ -380,12 +372,19 @@ class ZooterForRouting(ZooterPreTrainedModel):
         Raises:
             OSError: If the encoder is not there or has no safetensors weights.
             ValueError: If a field of the config is wrong (see [`ZooterConfig`]).
+            TypeError: If there is no such field.
         """
+        if isinstance(experts, str):
+            raise TypeError(f"`experts` is a list of experts, got the string {experts!r}.")
+        if unknown := sorted(set(config_kwargs) - {field.name for field in fields(cls.config_class)}):
+            raise TypeError(f"ZooterConfig has no fields {unknown}. Look for a misspelling.")
         name = None
         if not isinstance(encoder, PreTrainedModel):
             encoder_kwargs = dict(encoder_kwargs or {})
             refuse_pickles(encoder_kwargs)
             name = os.fspath(encoder)
+            if name.startswith((".", "~", os.sep)) and not os.path.isdir(name):
+                raise OSError(f"There is no encoder folder {name}. Give a folder that is there, or a Hub id.")
             encoder = AutoModel.from_pretrained(name, **encoder_kwargs)
             if tokenizer is None:
                 shared = ("revision", "token", "cache_dir", "local_files_only", "subfolder", "trust_remote_code")

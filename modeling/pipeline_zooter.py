@@ -74,13 +74,13 @@ class ZooterRoutingPipeline(Pipeline):
     >>> from transformers import pipeline
 
     >>> route = pipeline("zooter-routing", model=zooter_hf.DEFAULT_ROUTER)
-    >>> [expert["label"] for expert in route("Prove that sqrt(2) is irrational.", top_k=1)]
+    >>> [expert["label"] for expert in route("If $a + b = 7$ and $ab = 10$, what is $a^3 + b^3$?", top_k=1)]
     ['llama-3.3-nemotron-super-49b-v1']
 
     ```
     """
 
-    _load_tokenizer = True
+    _load_tokenizer = None  # not demanded of `pipeline(model=router)`: a loaded router knows its own
     _load_processor = False
     _load_image_processor = False
     _load_video_processor = False
@@ -148,7 +148,10 @@ class ZooterRoutingPipeline(Pipeline):
         params = [{**init, **call} for init, call in zip(init_params, call_params, strict=True)]
         if is_one_query(inputs):
             return self.run_single(inputs, *params)
-        results = self.get_iterator(inputs, num_workers or 0, batch_size or self._batch_size, *params)
+        batch_size = self._batch_size if batch_size is None else batch_size
+        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+            raise ValueError(f"`batch_size` must be a positive integer, got {batch_size!r}.")
+        results = self.get_iterator(inputs, num_workers or 0, batch_size, *params)
         return list(results) if isinstance(inputs, list | tuple) else results
 
     def get_inference_context(self):
@@ -320,9 +323,9 @@ def read_query(query: Any, chat_context: str = "user") -> list[str]:
     if isinstance(query, str):
         if not query.strip():
             raise ValueError("the query is empty. Pass text, or leave the query out.")
-        return [query]
+        return [_check_unicode(query)]
     if isinstance(query, Sequence) and not isinstance(query, bytes):
-        return _read_chat(query, chat_context)
+        return [_check_unicode(turn) for turn in _read_chat(query, chat_context)]
     raise TypeError(
         f"a query is a string or a chat (a list of messages with `role` and `content`), got {type(query).__name__}."
     )
@@ -354,6 +357,17 @@ def _read_chat(messages: Sequence[Any], chat_context: str) -> list[str]:
         elif chat_context == "all":
             turns.append(f"{role}: {text}")
     return turns
+
+
+def _check_unicode(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"the query is no valid Unicode text ({error.reason} at character {error.start}). Decode it with the "
+            "right encoding, or replace what cannot be decoded."
+        ) from error
+    return text
 
 
 def _read_content(content: Any) -> str:

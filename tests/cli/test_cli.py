@@ -122,6 +122,11 @@ def test_errors_are_messages(zooter, saved_router, arguments, stdin, message):
     assert message in zooter(*arguments, stdin=stdin, check=False).stderr
 
 
+def test_a_file_that_is_no_text_is_named(zooter, saved_router, tmp_path):
+    (tmp_path / "weights.txt").write_bytes(bytes(range(256)))
+    assert "weights.txt is not UTF-8" in zooter("route", "-m", saved_router, "-f", "weights.txt", check=False).stderr
+
+
 def test_another_kind_of_model_is_refused(zooter, make_router, tmp_path):
     make_router().encoder.save_pretrained(tmp_path / "bert")
     assert "'bert', not a Zooter router" in zooter("info", tmp_path / "bert", check=False).stderr

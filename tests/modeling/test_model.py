@@ -141,3 +141,13 @@ def test_a_router_needs_encoder_and_experts(encoder, tokenizer):
         ZooterForRouting(ZooterConfig(experts=["a", "b"]))
     with pytest.raises(ValueError, match="at least one expert"):
         ZooterForRouting(ZooterConfig(encoder_config=ENCODERS[encoder](len(tokenizer))))
+
+
+def test_mistakes_in_from_encoder_are_named(encoder, make_router):
+    pretrained = make_router(encoder).encoder
+    with pytest.raises(TypeError, match="haed"):
+        ZooterForRouting.from_encoder(pretrained, experts=["a", "b"], haed="mlp")
+    with pytest.raises(TypeError, match="list of experts"):
+        ZooterForRouting.from_encoder(pretrained, experts="ab")
+    with pytest.raises(OSError, match="no encoder folder ./nowhere"):
+        ZooterForRouting.from_encoder("./nowhere", experts=["a", "b"])

@@ -133,6 +133,8 @@ def test_nothing_in_nothing_out(route):
         (" \n\t", ValueError, "empty"),
         (None, TypeError, "NoneType"),
         (7, TypeError, "int"),
+        ("half a pair: \ud800", ValueError, "Unicode.*character 13"),
+        ([user("fine"), user("\ud800")], ValueError, "Unicode"),
         (b"bytes", TypeError, "bytes"),
         ([assistant("hello")], ValueError, "no user turn.*assistant"),
         ([user("")], ValueError, "no text"),
@@ -156,6 +158,28 @@ def test_a_bad_query_stops_a_list_before_any_forward_pass(route, monkeypatch):
     monkeypatch.setattr(route.model, "forward", lambda **kw: pytest.fail("routed before the list was checked"))
     with pytest.raises(ValueError, match="Query 5"):
         route([*QUERIES, ""])
+
+
+@pytest.mark.parametrize("batch_size", [0, -1, 2.5, True])
+def test_batch_size_is_checked(route, batch_size):
+    with pytest.raises(ValueError, match="batch_size"):
+        route(QUERIES, batch_size=batch_size)
+
+
+def test_a_loaded_router_brings_its_tokenizer(saved_router, route):
+    from transformers import AutoModel
+
+    routing = pipeline("zooter-routing", model=AutoModel.from_pretrained(saved_router))
+    assert_same(routing(QUERIES[0]), route(QUERIES[0]))
+
+
+def test_many_threads_may_route_at_once(route):
+    from concurrent.futures import ThreadPoolExecutor
+
+    expected = [route(query) for query in QUERIES]
+    with ThreadPoolExecutor(8) as pool:
+        for index, result in enumerate(pool.map(route, QUERIES * 10)):
+            assert_same(result, expected[index % len(QUERIES)])
 
 
 def test_unknown_arguments_are_named(route):

@@ -31,7 +31,7 @@ def read_queries(file: str, json_lines: bool = False) -> Iterator[Any]:
 
 def _read_lines(lines, name: str, json_lines: bool) -> Iterator[Any]:
     with lines:
-        for number, line in enumerate(lines, start=1):
+        for number, line in enumerate(_decoded(lines, name), start=1):
             if not line.strip():
                 continue
             if not json_lines:
@@ -41,3 +41,12 @@ def _read_lines(lines, name: str, json_lines: bool) -> Iterator[Any]:
                 yield json.loads(line)
             except json.JSONDecodeError as error:
                 raise ValueError(f"Line {number} of {name} is not JSON: {error}.") from error
+
+
+def _decoded(lines, name: str) -> Iterator[str]:
+    try:
+        yield from lines
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{name} is not UTF-8 text: {error.reason} at byte {error.start}. Convert it first."
+        ) from error
