@@ -240,6 +240,11 @@ class ZooterConfig(PreTrainedConfig):
         if self.max_query_tokens is None:
             self.max_query_tokens = min(512, self.max_encoder_tokens or 512)
 
+        if self.experts and kwargs.get("num_labels") not in (None, len(self.experts)):
+            raise ValueError(
+                f"`num_labels` is {kwargs['num_labels']}, but there are {len(self.experts)} experts. Leave it out: it "
+                "follows from `experts`."
+            )
         if not self.id2label and self.experts:
             self.id2label = dict(enumerate(self.expert_names))
         if self.experts:
@@ -313,7 +318,16 @@ class ZooterConfig(PreTrainedConfig):
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs):
-        """Makes a config of its serialised form; fields given in `kwargs` go before and are checked like any other."""
+        """Makes a config of its serialised form; fields given in `kwargs` go before and are checked like any other.
+
+        Raises:
+            ValueError: If it is the config of a model of another kind.
+        """
+        if (model_type := config_dict.get("model_type", cls.model_type)) != cls.model_type:
+            raise ValueError(
+                f"This is the config of a model of type {model_type!r}, not of a Zooter router. To start a router on "
+                "an encoder, use `ZooterForRouting.from_encoder(encoder, experts=[...])`."
+            )
         given = {f.name: kwargs.pop(f.name) for f in fields(cls) if f.name in kwargs and f.name in cls.__annotations__}
         if "experts" in given:  # the labels follow from them
             config_dict = {key: value for key, value in config_dict.items() if key not in ("id2label", "label2id")}

@@ -58,6 +58,12 @@ def test_fields_may_be_overridden_when_loading_and_are_checked(tmp_path):
         ZooterConfig.from_pretrained(tmp_path, pooling="max")
 
 
+def test_another_kind_of_model_is_no_router(tmp_path):
+    BertConfig(hidden_size=24).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="'bert', not of a Zooter router.*from_encoder"):
+        ZooterConfig.from_pretrained(tmp_path)
+
+
 def test_no_path_of_this_machine_is_saved(tmp_path):
     encoder = BertConfig(hidden_size=24)
     encoder.save_pretrained(tmp_path / "secret-folder")
@@ -94,6 +100,7 @@ def test_saved_config_refers_to_the_code_beside_it(tmp_path):
         ({"chat_context": "some"}, "chat_context.*some"),
         ({"id2label": {0: "a"}}, "id2label.*1 experts.*2"),
         ({"id2label": {0: "b", 1: "a"}}, "id2label"),
+        ({"num_labels": 5}, "num_labels.*5.*2 experts"),
         ({"max_query_tokens": 513}, "513.*512"),
         ({"max_query_tokens": 3}, "at least 8"),
         ({"temperature": 0.0}, "temperature.*0"),
