@@ -32,8 +32,10 @@ logger = logging.get_logger(__name__)
 DEFAULT_BATCH_SIZE = 32
 # Queries that are tokenised and sorted by length together: bounds the memory that a long list takes.
 _WINDOW = 16_384
-# The same for a stream, in batches: bounds how far it is read ahead of what has been answered.
+# The same for a stream, in batches: bounds how far it is read ahead of what has been answered. With a batch size of 1
+# every query of a stream is answered before the next is read.
 _STREAM_WINDOW_BATCHES = 16
+_NOT_GIVEN = object()
 # A remainder of the token budget that is smaller than this is not worth a fragment of an earlier turn.
 _MIN_FRAGMENT_TOKENS = 8
 _QUERY_KEYS = ("query", "messages", "text")
@@ -56,7 +58,7 @@ class ZooterRoutingPipeline(Pipeline):
             of them were read.
         max_query_tokens (`int`, *optional*): Overrides the config's value, within what the encoder can take.
         batch_size (`int`, defaults to 32): Queries in one forward pass. Batches are formed by length, so that little
-            is padded.
+            is padded; a stream is read some batches ahead for it, unless this is 1.
 
     Returns:
         For one query a list of `{"label": expert, "score": probability}`, best first, with probabilities after the
@@ -116,16 +118,16 @@ class ZooterRoutingPipeline(Pipeline):
         trailing = mask[::-1].index(0) if 0 in mask else 0
         return leading, trailing
 
-    def _sanitize_parameters(self, top_k=None, return_truncation=None, max_query_tokens=None, **unknown):
+    def _sanitize_parameters(self, top_k=_NOT_GIVEN, return_truncation=None, max_query_tokens=None, **unknown):
         if unknown:
             raise TypeError(
                 f"The {ROUTING_TASK} pipeline does not know {sorted(unknown)}. It takes `top_k`, `return_truncation`, "
                 "`max_query_tokens` and `batch_size`."
             )
         preprocess_params, postprocess_params = {}, {}
-        if top_k is not None:
-            if isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 1:
-                raise ValueError(f"`top_k` must be a positive integer, got {top_k!r}.")
+        if top_k is not _NOT_GIVEN:
+            if top_k is not None and (isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 1):
+                raise ValueError(f"`top_k` must be a positive integer or None for all experts, got {top_k!r}.")
             postprocess_params["top_k"] = top_k
         if return_truncation is not None:
             postprocess_params["return_truncation"] = bool(return_truncation)
@@ -187,7 +189,7 @@ class ZooterRoutingPipeline(Pipeline):
         if isinstance(inputs, list | tuple):
             queries, window = iter(list(queries)), _WINDOW  # a bad query is found before the first forward pass
         else:
-            window = batch_size * _STREAM_WINDOW_BATCHES
+            window = batch_size * _STREAM_WINDOW_BATCHES if batch_size > 1 else 1
         while turns := list(islice(queries, window)):
             encoded = self._tokenize(turns, **preprocess_params)
             order = sorted(range(len(encoded)), key=lambda index: len(encoded[index][0]))

@@ -57,6 +57,9 @@ def test_top_k(route):
     assert len(route(QUERIES[0])) == 3
     assert labels(route(QUERIES[0], top_k=2)) == labels(route(QUERIES[0]))[:2]
     assert len(route(QUERIES[0], top_k=99)) == 3
+    first = pipeline("zooter-routing", model=route.model, top_k=1)
+    assert len(first(QUERIES[0])) == 1
+    assert len(first(QUERIES[0], top_k=None)) == 3, "None asks for all, whatever the pipeline was made with"
     for wrong in (0, -1, 1.5, "all"):
         with pytest.raises(ValueError, match="top_k"):
             route(QUERIES[0], top_k=wrong)
@@ -117,7 +120,10 @@ def test_a_stream_is_read_as_it_is_needed(route):
     results = route(endless(), batch_size=1)
     first = [next(results) for _ in range(3)]
     assert_same(first[0], route(QUERIES[1]))
-    assert len(read) <= 16
+    assert len(read) == 3, "with a batch size of 1 no query waits for the next"
+    read.clear()
+    next(route(endless(), batch_size=4))
+    assert len(read) <= 4 * 16
 
 
 def test_nothing_in_nothing_out(route):

@@ -28,7 +28,9 @@ def route(
     top_k: Annotated[int | None, typer.Option(min=1, help="Show this many experts per query.")] = None,
     answer_tokens: Annotated[int, typer.Option(min=0, help="Expected length of an answer, for prices.")] = 256,
     max_query_tokens: Annotated[int | None, typer.Option(help="Read at most this many tokens of a query.")] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Queries in one forward pass.")] = 32,
+    batch_size: Annotated[
+        int, typer.Option(min=1, help="Queries in one forward pass; 1 answers each as it comes.")
+    ] = 32,
     device: Annotated[
         str | None, typer.Option(help="cpu, cuda, cuda:1, mps. The first accelerator by default.")
     ] = None,
