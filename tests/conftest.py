@@ -11,6 +11,7 @@ import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import BertConfig, DebertaV2Config, ModernBertConfig, PreTrainedTokenizerFast, XLMRobertaConfig
 
+from tests.hub_server import HubServer
 from zooter_hf import ExpertSpec, ZooterConfig, ZooterForRouting
 
 
@@ -107,3 +108,10 @@ def saved_router(make_router, tmp_path_factory):
     folder = tmp_path_factory.mktemp("routers") / "saved"
     make_router(head="mlp").save_pretrained(folder)
     return folder
+
+
+@pytest.fixture
+def hub():
+    """A Hub on this machine."""
+    with HubServer() as server:
+        yield server

@@ -8,6 +8,7 @@ requests, and LFS files come from the server itself, where the Hub redirects to 
 import base64
 import hashlib
 import json
+import os
 import re
 import socket
 import threading
@@ -16,6 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -503,3 +505,15 @@ class _Handler(BaseHTTPRequestHandler):
             raise HubError(416, "Range not satisfiable", headers={"Content-Range": f"bytes */{len(content)}"})
         headers["Content-Range"] = f"bytes {start}-{end}/{len(content)}"
         return Reply(206, content[start : end + 1], headers)
+
+
+def hub_environment(hub: HubServer, home: Path, token: str | None = None) -> dict[str, str]:
+    """The environment of a process whose only Hub is this one."""
+    return {
+        **{name: value for name, value in os.environ.items() if not name.startswith("HF_")},
+        "HF_ENDPOINT": hub.endpoint,
+        "HF_HOME": str(home),
+        "HF_TOKEN": hub.token if token is None else token,
+        "HF_HUB_DISABLE_XET": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+    }

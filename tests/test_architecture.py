@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "modeling": set(),
     "conversion": {"modeling", "rewards"},
     "experts": {"modeling"},
-    "rewards": {"experts"},
+    "rewards": {"experts", "modeling"},  # of modeling the ExpertSpec only
     "distillation": {"modeling", "rewards"},
     "routing": {"modeling"},
     "ensemble": {"experts", "routing", "modeling"},

@@ -23,6 +23,22 @@ from zooter_hf.modeling import (
 from zooter_hf.routing import Decision
 
 
+# What training and evaluation need is loaded when it is first asked for: routing alone does without.
+_LOADED_ON_USE = {"RewardTable": "zooter_hf.rewards"}
+
+
+def __getattr__(name: str):
+    if name not in _LOADED_ON_USE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_LOADED_ON_USE[name]), name)
+
+
+def __dir__():
+    return sorted({*globals(), *_LOADED_ON_USE})
+
+
 register()
 
 __all__ = [
@@ -30,6 +46,7 @@ __all__ = [
     "ROUTING_TASK",
     "Decision",
     "ExpertSpec",
+    "RewardTable",
     "RoutingOutput",
     "ZooterConfig",
     "ZooterForRouting",

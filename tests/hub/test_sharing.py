@@ -1,7 +1,6 @@
 """Pushing and loading over HTTP, in processes whose only Hub is a local server."""
 
 import json
-import os
 import subprocess
 import sys
 import textwrap
@@ -10,7 +9,7 @@ import pytest
 from transformers import pipeline
 
 from tests.conftest import QUERIES
-from tests.hub_server import HubServer
+from tests.hub_server import hub_environment
 
 
 PRELUDE = """
@@ -25,12 +24,6 @@ folder, repo, queries = sys.argv[1], "you/router", json.loads(sys.argv[2])
 
 
 @pytest.fixture
-def hub():
-    with HubServer() as server:
-        yield server
-
-
-@pytest.fixture
 def client(hub, tmp_path, saved_router):
     """Runs code as a user of the local Hub; returns what it printed as JSON, or the failed process."""
 
@@ -40,14 +33,7 @@ def client(hub, tmp_path, saved_router):
             capture_output=True,
             text=True,
             cwd=tmp_path,
-            env={
-                **{name: value for name, value in os.environ.items() if not name.startswith("HF_")},
-                "HF_ENDPOINT": hub.endpoint,
-                "HF_HOME": str(tmp_path / "home"),
-                "HF_TOKEN": hub.token if token is None else token,
-                "HF_HUB_DISABLE_XET": "1",
-                "HF_HUB_DISABLE_TELEMETRY": "1",
-            },
+            env=hub_environment(hub, tmp_path / "home", token),
         )
         if fails:
             assert process.returncode != 0, process.stdout
