@@ -169,6 +169,7 @@ class ZooterRoutingPipeline(Pipeline):
         outputs = self.model(input_ids=model_inputs["input_ids"], attention_mask=model_inputs["attention_mask"])
         return {
             "probabilities": self.model.probabilities(outputs.logits),
+            "query_embedding": outputs.query_embedding,
             "query_tokens": model_inputs["query_tokens"],
             "read_tokens": model_inputs["read_tokens"],
         }
@@ -184,22 +185,58 @@ class ZooterRoutingPipeline(Pipeline):
 
         `num_workers` is not needed: the tokenizer is parallel by itself.
         """
+        for batches in self._windows(inputs, batch_size, preprocess_params, forward_params):
+            results: dict[int, Any] = {}
+            for batch, outputs in batches:
+                results.update(zip(batch, self._rank(outputs, **postprocess_params), strict=True))
+            yield from (results[index] for index in sorted(results))
+
+    def iterate_batches(self, queries, batch_size: int | None = None) -> Iterator[tuple[list[int], dict[str, Any]]]:
+        """Runs the router over many queries, for those who want its tensors rather than rankings.
+
+        Args:
+            queries: As in a call of the pipeline.
+            batch_size (`int`, *optional*): Queries in one forward pass; the pipeline's own by default.
+
+        Yields:
+            `tuple[list[int], dict]`: The places of a batch's queries, which come ordered by length, and of its outputs
+            `"probabilities"` of shape `(batch, experts)`, calibrated, and `"query_embedding"` of shape
+            `(batch, hidden_size)`, on the CPU.
+        """
+        batch_size = self._batch_size if batch_size is None else batch_size
+        for batches in self._windows(queries, batch_size, self._preprocess_params, self._forward_params):
+            yield from batches
+
+    def tokenize_queries(self, queries, max_query_tokens: int | None = None) -> list[list[int]]:
+        """Returns the token ids that the router would read of every query; for training on just these.
+
+        Raises:
+            ValueError: If a query is empty. Names its place.
+            TypeError: If a query is no text and no chat.
+        """
+        chat_context = self.model.config.chat_context
+        turns = [_read_numbered(index, query, chat_context) for index, query in enumerate(queries)]
+        return [ids for ids, _ in self._tokenize(turns, max_query_tokens)]
+
+    def _windows(self, inputs, batch_size: int, preprocess_params, forward_params) -> Iterator[Iterator]:
+        """Reads windows of queries; each is an iterator of the batches that its queries form by length."""
         chat_context = self.model.config.chat_context
         queries = (_read_numbered(index, query, chat_context) for index, query in enumerate(inputs))
         if isinstance(inputs, list | tuple):
             queries, window = iter(list(queries)), _WINDOW  # a bad query is found before the first forward pass
         else:
             window = batch_size * _STREAM_WINDOW_BATCHES if batch_size > 1 else 1
+        read = 0
         while turns := list(islice(queries, window)):
-            encoded = self._tokenize(turns, **preprocess_params)
-            order = sorted(range(len(encoded)), key=lambda index: len(encoded[index][0]))
-            results: list[Any] = [None] * len(encoded)
-            for start in range(0, len(order), batch_size):
-                batch = order[start : start + batch_size]
-                outputs = self.forward(self._collate([encoded[index] for index in batch]), **forward_params)
-                for index, result in zip(batch, self._rank(outputs, **postprocess_params), strict=True):
-                    results[index] = result
-            yield from results
+            yield self._batches(self._tokenize(turns, **preprocess_params), read, batch_size, forward_params)
+            read += len(turns)
+
+    def _batches(self, encoded: list, offset: int, batch_size: int, forward_params) -> Iterator[tuple[list[int], Any]]:
+        order = sorted(range(len(encoded)), key=lambda index: len(encoded[index][0]))
+        for start in range(0, len(order), batch_size):
+            batch = order[start : start + batch_size]
+            outputs = self.forward(self._collate([encoded[index] for index in batch]), **forward_params)
+            yield [offset + index for index in batch], outputs
 
     def _tokenize(self, queries: list[list[str]], max_query_tokens: int | None = None) -> list[tuple[list[int], int]]:
         """Tokenises queries, each given as its turns, the most important first.

@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "conversion": {"modeling", "rewards"},
     "experts": {"modeling"},
     "rewards": {"experts", "modeling"},  # of modeling the ExpertSpec only
-    "distillation": {"modeling", "rewards"},
+    "distillation": {"modeling", "rewards", "routing", "evaluation"},
     "routing": {"modeling"},
     "ensemble": {"experts", "routing", "modeling"},
     "evaluation": {"rewards", "routing", "modeling"},

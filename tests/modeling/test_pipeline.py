@@ -8,6 +8,7 @@ from transformers.pipelines.pt_utils import KeyDataset
 
 from tests.conftest import QUERIES
 from zooter_hf.modeling import ZooterRoutingPipeline, read_query
+from zooter_hf.routing import predict
 
 
 @pytest.fixture(scope="module")
@@ -297,3 +298,18 @@ def test_the_stock_text_classification_pipeline_loads_the_router(saved_router, r
     stock = pipeline("text-classification", model=str(saved_router))
     assert "not supported" not in caplog.text
     assert_same(stock(QUERIES[0], top_k=None), route(QUERIES[0]))
+
+
+def test_batches_as_tensors_are_what_the_pipeline_ranks(make_router):
+    router = make_router()
+    route = ZooterRoutingPipeline(model=router, tokenizer=router.tokenizer, device="cpu")
+    predictions = predict(router.train(), QUERIES * 3, batch_size=2)
+    assert router.training  # left as it was
+    for ranking, row in zip(route(QUERIES * 3), predictions.probabilities, strict=True):
+        assert {e["label"]: e["score"] for e in ranking} == pytest.approx(dict(zip(router.expert_names, row.tolist())))
+    ids = torch.tensor([route.tokenize_queries(QUERIES)[1]])
+    with torch.no_grad():
+        expected = router.eval()(input_ids=ids).query_embedding[0]
+    torch.testing.assert_close(predictions.embeddings[1], expected, atol=1e-5, rtol=1e-5)
+    with pytest.raises(ValueError, match="no queries"):
+        predict(router, [])
