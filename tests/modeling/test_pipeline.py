@@ -303,10 +303,12 @@ def test_the_stock_text_classification_pipeline_loads_the_router(saved_router, r
 def test_batches_as_tensors_are_what_the_pipeline_ranks(make_router):
     router = make_router()
     route = ZooterRoutingPipeline(model=router, tokenizer=router.tokenizer, device="cpu")
+    rankings = route(QUERIES * 3)
     predictions = predict(router.train(), QUERIES * 3, batch_size=2)
     assert router.training  # left as it was
-    for ranking, row in zip(route(QUERIES * 3), predictions.probabilities, strict=True):
-        assert {e["label"]: e["score"] for e in ranking} == pytest.approx(dict(zip(router.expert_names, row.tolist())))
+    for ranking, row in zip(rankings, predictions.probabilities, strict=True):
+        by_name = dict(zip(router.expert_names, row.tolist(), strict=True))
+        assert {expert["label"]: expert["score"] for expert in ranking} == pytest.approx(by_name)
     ids = torch.tensor([route.tokenize_queries(QUERIES)[1]])
     with torch.no_grad():
         expected = router.eval()(input_ids=ids).query_embedding[0]
