@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zooter_hf.distillation import soft_targets
+from zooter_hf.distillation import hard_labels, soft_targets, standardize
 
 
 NAN = float("nan")
@@ -21,26 +21,34 @@ def softmax(row, tau):
     return [w / total if total else 0.0 for w in weights]
 
 
-def reference(rewards, tags, tau, beta, average):
+def reference(rewards, tags, tau, beta, average, leave_one_out=False, shrinkage=0.0, min_support=1):
     """Plain Python: `q_i = beta p_i + (1 - beta) mean_t p_t`, or the same on rewards before the softmax."""
     values = [softmax(row, tau) for row in rewards] if average == "probabilities" else rewards
     experts = range(len(rewards[0]))
+    everyone = range(len(rewards))
 
-    def tag_mean(tag, j):
-        known = [values[k][j] for k in range(len(rewards)) if tag in tags[k] and not math.isnan(rewards[k][j])]
-        return sum(known) / len(known) if known else 0.0
+    def mean(numbers):
+        return sum(numbers) / len(numbers) if numbers else 0.0
+
+    def tag_mean(i, tag, j):
+        """The mean of a tag for an expert, as query i hears it; None where the tag says nothing."""
+        members = [k for k in everyone if tag in tags[k] and not (leave_one_out and k == i)]
+        known = [values[k][j] for k in members if not math.isnan(rewards[k][j])]
+        if not known:
+            return None
+        general = mean([values[k][j] for k in everyone if not math.isnan(rewards[k][j])])
+        return (sum(known) + shrinkage * general) / (len(known) + shrinkage)
 
     targets = []
     for i, row in enumerate(rewards):
-        own = sorted(set(tags[i]))
+        own = [tag for tag in sorted(set(tags[i])) if sum(tag in tags[k] for k in everyone) >= min_support]
         mixed = []
         for j in experts:
             if math.isnan(row[j]):
                 mixed.append(NAN)
-            elif own:
-                mixed.append(beta * values[i][j] + (1 - beta) * sum(tag_mean(t, j) for t in own) / len(own))
-            else:
-                mixed.append(values[i][j])
+                continue
+            heard = [m for m in (tag_mean(i, tag, j) for tag in own) if m is not None]
+            mixed.append(beta * values[i][j] + (1 - beta) * mean(heard) if heard else values[i][j])
         if average == "rewards":
             targets.append(softmax(mixed, tau))
         else:
@@ -63,13 +71,18 @@ def tables(draw):
     tables(),
     st.sampled_from([0.3, 1.0]),
     st.sampled_from([0.0, 0.3, 1.0]),
-    st.sampled_from(["probabilities", "rewards"]),
+    AVERAGES,
+    st.booleans(),
+    st.sampled_from([0.0, 2.5]),
+    st.sampled_from([1, 2]),
 )
-def test_targets_equal_the_formula(table, tau, beta, average):
+def test_targets_equal_the_formula(table, tau, beta, average, leave_one_out, shrinkage, min_support):
     rewards, tags = table
-    targets = soft_targets(torch.tensor(rewards), tags, tau=tau, beta=beta, average=average)
-    expected = torch.tensor(reference(rewards, tags, tau, beta, average))
-    torch.testing.assert_close(targets, expected, atol=1e-5, rtol=1e-4)
+    options = {"leave_one_out": leave_one_out, "shrinkage": shrinkage, "min_support": min_support}
+    rewards_tensor = torch.tensor(rewards, dtype=torch.float64)
+    targets = soft_targets(rewards_tensor, tags, tau=tau, beta=beta, average=average, **options)
+    expected = torch.tensor(reference(rewards, tags, tau, beta, average, **options), dtype=torch.float64)
+    torch.testing.assert_close(targets, expected)
 
 
 @settings(deadline=None, max_examples=100)
@@ -104,6 +117,8 @@ def test_beta_zero_gives_all_queries_of_a_tag_its_mean():
         ({"beta": 1.1}, "beta"),
         ({"average": "logits"}, "average"),
         ({"tags": [["a"]]}, "2 rows.*1 queries"),
+        ({"shrinkage": -1.0}, "shrinkage"),
+        ({"min_support": 0}, "min_support"),
     ],
 )
 def test_bad_settings(arguments, message):
@@ -111,3 +126,39 @@ def test_bad_settings(arguments, message):
         soft_targets(torch.zeros(2, 2), **arguments)
     with pytest.raises(ValueError, match="shape"):
         soft_targets(torch.zeros(2))
+
+
+@settings(deadline=None, max_examples=50)
+@given(tables(), AVERAGES)
+def test_left_out_a_query_does_not_vote_in_its_own_tags(table, average):
+    """With the tags alone (beta = 0), and others that carry them, a query's own rewards do not move its target."""
+    rewards, tags = table
+    rewards, tags = torch.tensor([*rewards, rewards[0], rewards[0]]), [*tags, ["x"], ["x"]]
+    known = ~rewards[-1].isnan()
+    settings = {"beta": 0.0, "average": average, "leave_one_out": True}
+    before = soft_targets(rewards, tags, **settings)[-1]
+    rewards[-1, known] += torch.randn(int(known.sum()))
+    torch.testing.assert_close(soft_targets(rewards, tags, **settings)[-1], before)
+
+
+def test_strong_shrinkage_gives_rare_tags_the_general_mean():
+    rewards = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0], [0.0, 1.0]])
+    tags = [["rare"], ["common"], ["common"], ["common"]]
+    targets = soft_targets(rewards, tags, beta=0.0, average="rewards", shrinkage=1e9)
+    torch.testing.assert_close(targets, torch.softmax(rewards.mean(0), dim=-1).expand(4, 2))
+
+
+def test_hard_labels():
+    rewards = torch.tensor([[0.1, 0.5, NAN], [NAN, NAN, NAN], [0.3, 0.3, 0.0], [-2.0, NAN, -1.0]])
+    assert hard_labels(rewards).tolist() == [1, -100, 0, 2]
+
+
+def test_standardised_rewards_have_unit_scale_whatever_the_teacher():
+    rewards = torch.randn(50, 4, dtype=torch.float64)
+    rewards[0, 1] = NAN
+    standard = standardize(rewards)
+    known = standard[~rewards.isnan()]
+    assert known.mean().item() == pytest.approx(0.0, abs=1e-12)
+    assert known.std(correction=0).item() == pytest.approx(1.0)
+    torch.testing.assert_close(standardize(37.0 * rewards - 5.0), standard, equal_nan=True)
+    assert standardize(torch.full((3, 2), 0.7)).tolist() == [[0.0, 0.0]] * 3

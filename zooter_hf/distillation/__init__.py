@@ -1,6 +1,6 @@
-"""From the teacher's rewards to the router's targets."""
+"""From the teacher's rewards to a router: targets, training, and the whole run."""
 
-from zooter_hf.distillation.targets import soft_targets
+from zooter_hf.distillation.targets import hard_labels, soft_targets, standardize
 
 
-__all__ = ["soft_targets"]
+__all__ = ["hard_labels", "soft_targets", "standardize"]
