@@ -213,6 +213,7 @@ class ZooterConfig(PreTrainedConfig):
 
     model_type = "zooter"
     sub_configs = {"encoder_config": AutoConfig}
+    keys_to_ignore_at_inference = ["query_embedding", "hidden_states", "attentions"]
 
     encoder_config: dict | PreTrainedConfig | None = None
     experts: list | tuple | None = None

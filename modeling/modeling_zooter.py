@@ -426,6 +426,7 @@ class ZooterForRouting(ZooterPreTrainedModel):
         token_type_ids: torch.LongTensor | None = None,
         position_ids: torch.LongTensor | None = None,
         inputs_embeds: torch.FloatTensor | None = None,
+        query_embedding: torch.FloatTensor | None = None,
         labels: torch.Tensor | None = None,
         expert_mask: torch.BoolTensor | None = None,
         **kwargs,
@@ -443,6 +444,9 @@ class ZooterForRouting(ZooterPreTrainedModel):
                 Positions, for encoders that have them.
             inputs_embeds (`torch.FloatTensor` of shape `(batch, tokens, hidden_size)`, *optional*):
                 Embedded tokens in place of `input_ids`.
+            query_embedding (`torch.FloatTensor` of shape `(batch, hidden_size)`, *optional*):
+                What an earlier call gave under this name. The encoder is then not run: the head of a frozen encoder
+                trains in seconds.
             labels (`torch.Tensor`, *optional*):
                 Floating point of shape `(batch, experts)`: target distributions, and the loss is
                 `KL(labels || router)` (section 3.2 of the paper). Integers of shape `(batch,)`: class indices, and the
@@ -457,8 +461,27 @@ class ZooterForRouting(ZooterPreTrainedModel):
             [`RoutingOutput`]: Or a tuple of its values with `return_dict=False`.
 
         Raises:
-            ValueError: If labels or mask have another shape than the logits ask for.
+            ValueError: If labels or mask have another shape than the logits ask for, or both queries and their
+                embeddings are given.
         """
+        outputs = None
+        if query_embedding is None:
+            query_embedding, outputs = self._encode(
+                input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, **kwargs
+            )
+        elif input_ids is not None or inputs_embeds is not None:
+            raise ValueError("Give either `query_embedding` or the tokens of the queries, not both.")
+        logits = self.classifier(query_embedding)
+        return RoutingOutput(
+            loss=None if labels is None else routing_loss(logits, labels, expert_mask),
+            logits=logits,
+            query_embedding=query_embedding,
+            hidden_states=getattr(outputs, "hidden_states", None),
+            attentions=getattr(outputs, "attentions", None),
+        )
+
+    def _encode(self, input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, **kwargs):
+        """Runs the encoder; returns the pooled query embeddings and the encoder's own outputs."""
         inputs = {
             "input_ids": input_ids,
             "attention_mask": attention_mask,
@@ -469,16 +492,7 @@ class ZooterForRouting(ZooterPreTrainedModel):
         # Architectures without segments or positions do not know the argument, so what is not given is not passed.
         inputs = {name: value for name, value in inputs.items() if value is not None}
         outputs = self.encoder(**inputs, **kwargs)
-
-        query_embedding = self._pool(outputs.last_hidden_state, attention_mask)
-        logits = self.classifier(query_embedding)
-        return RoutingOutput(
-            loss=None if labels is None else routing_loss(logits, labels, expert_mask),
-            logits=logits,
-            query_embedding=query_embedding,
-            hidden_states=getattr(outputs, "hidden_states", None),
-            attentions=getattr(outputs, "attentions", None),
-        )
+        return self._pool(outputs.last_hidden_state, attention_mask), outputs
 
     def _pool(self, states: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
         """Pools `(batch, tokens, hidden_size)` into `(batch, hidden_size)`."""

@@ -24,7 +24,11 @@ from zooter_hf.routing import Decision
 
 
 # What training and evaluation need is loaded when it is first asked for: routing alone does without.
-_LOADED_ON_USE = {"RewardTable": "zooter_hf.rewards"}
+_LOADED_ON_USE = {
+    "DistillationArguments": "zooter_hf.distillation",
+    "RewardTable": "zooter_hf.rewards",
+    "ZooterTrainer": "zooter_hf.distillation",
+}
 
 
 def __getattr__(name: str):
@@ -45,11 +49,13 @@ __all__ = [
     "DEFAULT_ROUTER",
     "ROUTING_TASK",
     "Decision",
+    "DistillationArguments",
     "ExpertSpec",
     "RewardTable",
     "RoutingOutput",
     "ZooterConfig",
     "ZooterForRouting",
     "ZooterRoutingPipeline",
+    "ZooterTrainer",
     "__version__",
 ]

@@ -151,3 +151,13 @@ def test_mistakes_in_from_encoder_are_named(encoder, make_router):
         ZooterForRouting.from_encoder(pretrained, experts="ab")
     with pytest.raises(OSError, match="no encoder folder ./nowhere"):
         ZooterForRouting.from_encoder("./nowhere", experts=["a", "b"])
+
+
+def test_a_query_embedding_takes_the_place_of_the_query(encoder, make_router, tokenizer):
+    router = make_router(encoder, head="mlp")
+    inputs = tokenizer(QUERIES, padding=True, return_tensors="pt", return_token_type_ids=False)
+    with torch.no_grad():
+        full = router(**inputs)
+        torch.testing.assert_close(router(query_embedding=full.query_embedding).logits, full.logits)
+        with pytest.raises(ValueError, match="not both"):
+            router(**inputs, query_embedding=full.query_embedding)

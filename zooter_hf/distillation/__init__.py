@@ -1,6 +1,19 @@
 """From the teacher's rewards to a router: targets, training, and the whole run."""
 
+from zooter_hf.distillation.arguments import PAPER_ENCODER, DistillationArguments
+from zooter_hf.distillation.objectives import distillation_loss
 from zooter_hf.distillation.targets import hard_labels, soft_targets, standardize
+from zooter_hf.distillation.temperature import fit_tau
+from zooter_hf.distillation.trainer import ZooterTrainer
 
 
-__all__ = ["hard_labels", "soft_targets", "standardize"]
+__all__ = [
+    "PAPER_ENCODER",
+    "DistillationArguments",
+    "ZooterTrainer",
+    "distillation_loss",
+    "fit_tau",
+    "hard_labels",
+    "soft_targets",
+    "standardize",
+]

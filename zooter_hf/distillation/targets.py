@@ -75,21 +75,22 @@ def hard_labels(rewards: torch.Tensor) -> torch.Tensor:
     return best.masked_fill(rewards.isnan().all(dim=1), -100)
 
 
-def standardize(rewards: torch.Tensor) -> torch.Tensor:
+def standardize(rewards: torch.Tensor, reference: torch.Tensor | None = None) -> torch.Tensor:
     """Brings a teacher's rewards to mean 0 and standard deviation 1 over all queries and experts.
 
     Reward models have scales of their own; standardised, one `tau` means the same for all of them.
 
     Args:
         rewards: Shape `(queries, experts)`, NaN where a reward is missing.
+        reference: The rewards that mean and deviation are taken of, where those are others.
 
     Returns:
-        `torch.Tensor` of the same shape; all known rewards 0 if they are all the same.
+        `torch.Tensor` of the shape of `rewards`; only centred if all of the reference are the same.
     """
-    known = ~rewards.isnan()
-    centred = rewards - rewards[known].mean()
-    spread = centred[known].square().mean().sqrt()
-    return centred / spread if spread > 0 else centred
+    reference = rewards if reference is None else reference
+    known = reference[~reference.isnan()]
+    spread = known.std(correction=0)
+    return (rewards - known.mean()) / (spread if spread > 0 else 1.0)
 
 
 def _check_rewards(rewards: torch.Tensor):

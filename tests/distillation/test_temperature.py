@@ -1,0 +1,35 @@
+import torch
+
+from zooter_hf import DistillationArguments, RewardTable
+from zooter_hf.distillation import fit_tau
+from zooter_hf.distillation.temperature import CANDIDATES
+
+
+def noisy_table(signal):
+    """Each query has a side; one of the two experts is better on it, the third is always middling."""
+    generator = torch.Generator().manual_seed(0)
+    side = torch.randint(2, (400,), generator=generator)
+    means = torch.tensor([[0.5 + signal, 0.5 - signal, 0.5], [0.5 - signal, 0.5 + signal, 0.5]])[side]
+    rewards = torch.bernoulli(means, generator=generator)
+    words = "abcdefghijklmnopqrstuvwxyz"
+    table = RewardTable.from_rows(
+        {"query": "".join(words[int(d)] for d in str(row)) + " x", "rewards": dict(zip("abc", r, strict=True))}
+        for row, r in enumerate(rewards.tolist())
+    )
+    embeddings = torch.cat([side.unsqueeze(1) * 2.0 - 1.0, torch.randn(400, 7, generator=generator)], dim=1)
+    return table, embeddings
+
+
+def test_a_candidate_in_units_of_the_rewards(tmp_path):
+    table, embeddings = noisy_table(0.4)
+    standardised = fit_tau(table, embeddings, DistillationArguments(tmp_path, use_cpu=True))
+    raw = fit_tau(table, embeddings, DistillationArguments(tmp_path, standardize=False, use_cpu=True))
+    assert standardised in CANDIDATES
+    spread = table.rewards.std(correction=0).item()
+    assert abs(raw - standardised * spread) < 1e-9
+
+
+def test_the_softest_that_costs_nothing(tmp_path):
+    """Where any target leads to the same routing, the largest is taken."""
+    table, embeddings = noisy_table(0.5)
+    assert fit_tau(table, embeddings, DistillationArguments(tmp_path, use_cpu=True)) == max(CANDIDATES)
