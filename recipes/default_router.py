@@ -69,7 +69,7 @@ def load_data(folder: str, expert_names: list[str], folds: int, seed: int) -> Da
 
     Queries that differ in nothing but numbers and punctuation stay together.
     """
-    rows = list(llmrouter.read(folder))
+    rows = [row for _, row in llmrouter.read(folder)]
     rewards = torch.tensor(
         [[float("nan") if (r := row["rewards"].get(name)) is None else r for name in expert_names] for row in rows]
     )

@@ -26,8 +26,10 @@ from zooter_hf.routing import Decision
 # What training and evaluation need is loaded when it is first asked for: routing alone does without.
 _LOADED_ON_USE = {
     "DistillationArguments": "zooter_hf.distillation",
+    "EvaluationReport": "zooter_hf.evaluation",
     "RewardTable": "zooter_hf.rewards",
     "ZooterTrainer": "zooter_hf.distillation",
+    "evaluate": "zooter_hf.evaluation",
 }
 
 
@@ -50,6 +52,7 @@ __all__ = [
     "ROUTING_TASK",
     "Decision",
     "DistillationArguments",
+    "EvaluationReport",
     "ExpertSpec",
     "RewardTable",
     "RoutingOutput",
@@ -58,4 +61,5 @@ __all__ = [
     "ZooterRoutingPipeline",
     "ZooterTrainer",
     "__version__",
+    "evaluate",
 ]

@@ -1,36 +1,12 @@
 """The command line as a user types it."""
 
-import io
 import json
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import pytest
 
 from tests.conftest import QUERIES
-from zooter_hf.cli import main
-
-
-@pytest.fixture
-def zooter(tmp_path, monkeypatch, capsys):
-    """Runs the command in an empty folder; returns what it wrote."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "160")
-
-    def run(*arguments, stdin="", check=True):
-        monkeypatch.setattr(sys, "argv", ["zooter", *map(str, arguments)])
-        monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as exit:
-            main()
-        out, err = capsys.readouterr()
-        if isinstance(exit.value.code, str):  # which Python prints and turns into 1 on its way out
-            err += exit.value.code
-        assert (exit.value.code in (0, None)) == check, err
-        return SimpleNamespace(stdout=out, stderr=err)
-
-    return run
 
 
 def test_the_installed_command_exits_with_a_message_and_no_traceback(saved_router):

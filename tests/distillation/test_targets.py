@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zooter_hf.distillation import hard_labels, soft_targets, standardize
+from zooter_hf.distillation.enhancement import enhance, find_neighbours
 
 
 NAN = float("nan")
@@ -162,3 +163,30 @@ def test_standardised_rewards_have_unit_scale_whatever_the_teacher():
     assert known.std(correction=0).item() == pytest.approx(1.0)
     torch.testing.assert_close(standardize(37.0 * rewards - 5.0), standard, equal_nan=True)
     assert standardize(torch.full((3, 2), 0.7)).tolist() == [[0.0, 0.0]] * 3
+
+
+def test_neighbours_are_sought_among_those_that_share_a_tag():
+    embeddings = torch.tensor([[1.0, 0.0], [1.0, 0.1], [1.0, 0.2], [0.0, 1.0], [1.0, 0.04]])
+    tags = [["a"], ["b"], ["a", "b"], ["a"], []]
+    found = find_neighbours(embeddings, tags, 3)
+    assert found[0].tolist() == [2, 3, -1]
+    assert found[1].tolist() == [2, -1, -1]
+    assert found[2].tolist() == [1, 0, 3]
+    assert found[4].tolist() == [0, 1, 2]  # of a query without tags among all
+    assert find_neighbours(embeddings, None, 1).flatten().tolist() == [4, 4, 1, 2, 0]
+
+
+def test_neighbours_join_the_tags_worked_by_hand():
+    rewards = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 3.0], [NAN, 2.0]])
+    tags = [["a"], ["a"], [], []]
+    neighbours = torch.tensor([[1, 2], [-1, -1], [3, -1], [-1, -1]])
+    mixed = enhance(rewards, tags, beta=0.5, neighbours=neighbours, neighbour_weight=0.25)
+    expected = [
+        [0.5 * 1 + 0.5 * (0.75 * 0.5 + 0.25 * 0.0), 0.5 * 0 + 0.5 * (0.75 * 0.5 + 0.25 * 2.0)],
+        [0.5 * 0 + 0.5 * 0.5, 0.5 * 1 + 0.5 * 0.5],  # no neighbours: the tag alone
+        [0.0, 0.5 * 3 + 0.5 * 2],  # no tag: the neighbour alone, and nothing where it knows nothing
+        [NAN, 2.0],  # nobody says anything
+    ]
+    torch.testing.assert_close(mixed, torch.tensor(expected), equal_nan=True)
+    targets = soft_targets(rewards, tags, beta=0.5, average="rewards", neighbours=neighbours, neighbour_weight=0.25)
+    torch.testing.assert_close(targets[0], torch.softmax(torch.tensor(expected[0]), dim=0))

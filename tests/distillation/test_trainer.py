@@ -45,6 +45,7 @@ def assert_equal_weights(left, right):
         {"objective": "mse", "num_train_epochs": 20},
         {"balance_subsets": True, "num_train_epochs": 20},
         {"tau": "auto", "num_train_epochs": 20},
+        {"neighbours": 3, "beta": 0.0, "num_train_epochs": 20},
     ],
     ids=lambda changes: ",".join(f"{name}={value}" for name, value in changes.items() if name != "num_train_epochs"),
 )

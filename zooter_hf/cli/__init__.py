@@ -11,6 +11,9 @@ def main():
     except ImportError:
         sys.exit('The command line needs typer and rich: pip install "zooter-hf[cli]"')
 
+    from zooter_hf.cli.convert import convert
+    from zooter_hf.cli.distill import distill
+    from zooter_hf.cli.evaluate import evaluate
     from zooter_hf.cli.info import info
     from zooter_hf.cli.push import push
     from zooter_hf.cli.route import route
@@ -21,11 +24,11 @@ def main():
         add_completion=False,
         pretty_exceptions_enable=False,
     )
-    for command in (route, info, push):
+    for command in (route, convert, distill, evaluate, info, push):
         app.command()(command)
     try:
         app()
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, ImportError) as error:
         if os.environ.get("ZOOTER_TRACEBACK"):
             raise
         sys.exit(f"zooter: error: {error}\n(set ZOOTER_TRACEBACK=1 to see where it comes from)")

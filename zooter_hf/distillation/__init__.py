@@ -1,7 +1,8 @@
 """From the teacher's rewards to a router: targets, training, and the whole run."""
 
-from zooter_hf.distillation.arguments import PAPER_ENCODER, DistillationArguments
+from zooter_hf.distillation.arguments import PAPER_ENCODER, PAPER_SETTINGS, DistillationArguments
 from zooter_hf.distillation.objectives import distillation_loss
+from zooter_hf.distillation.run import Distillation, distill
 from zooter_hf.distillation.targets import hard_labels, soft_targets, standardize
 from zooter_hf.distillation.temperature import fit_tau
 from zooter_hf.distillation.trainer import ZooterTrainer
@@ -9,8 +10,11 @@ from zooter_hf.distillation.trainer import ZooterTrainer
 
 __all__ = [
     "PAPER_ENCODER",
+    "PAPER_SETTINGS",
+    "Distillation",
     "DistillationArguments",
     "ZooterTrainer",
+    "distill",
     "distillation_loss",
     "fit_tau",
     "hard_labels",

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from transformers import TrainingArguments
 
 from zooter_hf.distillation.objectives import OBJECTIVES
@@ -14,6 +15,7 @@ PAPER_SETTINGS = {
     "tau": 1.0,
     "beta": 0.3,
     "average": "probabilities",
+    "neighbours": 0,
     "standardize": False,
     "objective": "kl",
     "learning_rate": 1e-5,
@@ -66,6 +68,9 @@ class DistillationArguments(TrainingArguments):
         leave_one_out: Whether a query's own rewards are left out of the means of its tags.
         shrinkage: With how many queries' weight the mean of all queries enters the mean of a tag.
         min_support: Tags that fewer queries carry are passed over.
+        neighbours: How many queries most like a query, by their embeddings and among those that share a tag, have a
+            say in its target beside the tags; 0 for none, as in the paper.
+        neighbour_weight: The share of their mean beside that of the tags.
         objective: `"kl"`, `"cross_entropy"` (hard labels), `"bce"` or `"mse"` (per-expert rewards); see
             [`~zooter_hf.distillation.distillation_loss`].
         freeze_encoder: Whether the head alone is trained, on embeddings that are computed once.
@@ -88,6 +93,8 @@ class DistillationArguments(TrainingArguments):
     leave_one_out: bool = field(default=False, metadata={"help": "Leave a query out of the means of its tags."})
     shrinkage: float = field(default=0.0, metadata={"help": "Weight of the general mean in a tag's, in queries."})
     min_support: int = field(default=1, metadata={"help": "Pass over tags that fewer queries carry."})
+    neighbours: int = field(default=0, metadata={"help": "How many queries most like a query have a say."})
+    neighbour_weight: float = field(default=0.5, metadata={"help": "Their share beside the tags."})
     objective: str = field(default="kl", metadata={"help": "kl, cross_entropy, bce or mse."})
     freeze_encoder: bool = field(default=False, metadata={"help": "Train the head alone, on cached embeddings."})
     lora_r: int | None = field(default=None, metadata={"help": "Rank of the LoRA adapters of the encoder."})
@@ -120,6 +127,11 @@ class DistillationArguments(TrainingArguments):
         """What is trained: `"frozen"` (the head alone), `"lora"` or `"full"`."""
         return "frozen" if self.freeze_encoder else "lora" if self.lora_r is not None else "full"
 
+    @property
+    def uses_neighbours(self) -> bool:
+        """Whether the nearest queries have a say in the targets."""
+        return bool(self.neighbours) and self.beta < 1 and self.objective != "cross_entropy"
+
     def __post_init__(self):
         self._check()
         settings = _BY_MODE[self.mode]
@@ -128,6 +140,8 @@ class DistillationArguments(TrainingArguments):
         for name, value in settings.items():
             if getattr(self, name) is None:
                 setattr(self, name, value)
+        if not torch.accelerator.is_available():
+            self.dataloader_pin_memory = False  # there is no device memory to be faster to; torch would warn
         # The trainer hands these to `compute_metrics`: regret is counted in rewards.
         self.label_names = self.label_names or ["labels", "rewards"]
         if self.early_stopping_patience is not None:
@@ -154,6 +168,10 @@ class DistillationArguments(TrainingArguments):
             raise ValueError(f"`shrinkage` must not be negative, got {self.shrinkage}.")
         if self.min_support < 1:
             raise ValueError(f"`min_support` must be at least 1, got {self.min_support}.")
+        if self.neighbours < 0:
+            raise ValueError(f"`neighbours` must not be negative, got {self.neighbours}.")
+        if not 0 <= self.neighbour_weight <= 1:
+            raise ValueError(f"`neighbour_weight` must lie between 0 and 1, got {self.neighbour_weight}.")
         if self.objective not in OBJECTIVES:
             raise ValueError(f"`objective` must be one of {OBJECTIVES}, got {self.objective!r}.")
         if self.freeze_encoder and self.lora_r is not None:

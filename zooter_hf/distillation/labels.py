@@ -3,13 +3,17 @@
 import torch
 
 from zooter_hf.distillation.arguments import DistillationArguments
-from zooter_hf.distillation.enhancement import enhance_with_tags
+from zooter_hf.distillation.enhancement import enhance, find_neighbours
 from zooter_hf.distillation.targets import hard_labels, soft_targets, standardize
 from zooter_hf.rewards import RewardTable
 
 
 def make_labels(
-    table: RewardTable, args: DistillationArguments, tau: float, reference: torch.Tensor | None = None
+    table: RewardTable,
+    args: DistillationArguments,
+    tau: float,
+    reference: torch.Tensor | None = None,
+    embeddings: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Makes what the objective asks for.
 
@@ -19,6 +23,7 @@ def make_labels(
             `"bce"` needs them between 0 and 1, and the best expert is the best on any scale.
         tau: Temperature of the targets.
         reference: The rewards whose mean and deviation standardise, where not the table's own.
+        embeddings: The query embeddings, shape `(queries, hidden_size)`; needed for neighbours.
 
     Returns:
         `torch.Tensor`: Distributions or rewards of shape `(queries, experts)`, or class indices of shape `(queries,)`.
@@ -31,9 +36,12 @@ def make_labels(
         "leave_one_out": args.leave_one_out,
         "shrinkage": args.shrinkage,
         "min_support": args.min_support,
+        "neighbour_weight": args.neighbour_weight,
     }
+    if args.uses_neighbours and embeddings is not None:
+        enhancement["neighbours"] = find_neighbours(embeddings, table.tags, args.neighbours)
     if args.objective == "kl":
         return soft_targets(rewards, table.tags, tau=tau, average=args.average, **enhancement)
     if args.objective == "cross_entropy":
         return hard_labels(rewards)
-    return enhance_with_tags(rewards, table.tags, **enhancement)
+    return enhance(rewards, table.tags, **enhancement)

@@ -5,7 +5,7 @@ from typing import Literal
 
 import torch
 
-from zooter_hf.distillation.enhancement import enhance_with_tags
+from zooter_hf.distillation.enhancement import enhance
 
 
 def soft_targets(
@@ -18,6 +18,8 @@ def soft_targets(
     leave_one_out: bool = False,
     shrinkage: float = 0.0,
     min_support: int = 1,
+    neighbours: torch.Tensor | None = None,
+    neighbour_weight: float = 0.5,
 ) -> torch.Tensor:
     r"""Makes the target distribution of every query.
 
@@ -29,13 +31,16 @@ def soft_targets(
     Args:
         rewards: Shape `(queries, experts)`. NaN where a reward is missing: such an expert gets the target 0 and
             counts in no mean.
-        tags: The tags of every query. Without any there is no enhancement.
+        tags: The tags of every query. Without tags and neighbours there is no enhancement.
         tau: Temperature of the softmax.
         beta: Weight of the query's own rewards; 1 for no enhancement, 0 for the tags alone.
         average: Whether probabilities are averaged, as in the paper, or rewards.
         leave_one_out: Whether a query's own rewards are left out of the means of its tags.
         shrinkage: With how many queries' weight the mean of all queries enters the mean of a tag.
         min_support: Tags that fewer queries carry are passed over.
+        neighbours: Indices of shape `(queries, neighbours)` of the queries most like each, -1 for none: beyond the
+            paper, their mean joins that of the tags.
+        neighbour_weight: Share of the neighbours' mean beside that of the tags.
 
     Returns:
         `torch.Tensor` of shape `(queries, experts)`: Rows that sum to 1, or to 0 where no reward is known.
@@ -50,12 +55,13 @@ def soft_targets(
         raise ValueError(f"`average` must be 'probabilities' or 'rewards', got {average!r}.")
     settings = {
         "beta": beta, "leave_one_out": leave_one_out, "shrinkage": shrinkage, "min_support": min_support,
+        "neighbours": neighbours, "neighbour_weight": neighbour_weight,
     }  # fmt: skip
     known = ~rewards.isnan()
     if average == "rewards":
-        return _masked_softmax(enhance_with_tags(rewards, tags, **settings) / tau, known)
+        return _masked_softmax(enhance(rewards, tags, **settings) / tau, known)
     probabilities = _masked_softmax(rewards / tau, known).masked_fill(~known, torch.nan)
-    mixed = enhance_with_tags(probabilities, tags, **settings).masked_fill(~known, 0.0)
+    mixed = enhance(probabilities, tags, **settings).masked_fill(~known, 0.0)
     # Where rewards are missing, what the tags say of the other experts has to be brought back to a sum of 1.
     return mixed / mixed.sum(dim=-1, keepdim=True).clamp(min=torch.finfo(mixed.dtype).tiny)
 

@@ -45,7 +45,7 @@ def fit_tau(
     fold_of = torch.from_numpy(table.folds(folds, args.seed if seed is None else seed))
     features = torch.cat([_standardise_columns(embeddings), torch.ones(len(embeddings), 1)], dim=1)
     worth = torch.stack(
-        [_held_out_rewards(table, features, fold_of, args, candidate * spread) for candidate in CANDIDATES]
+        [_held_out_rewards(table, embeddings, features, fold_of, args, candidate * spread) for candidate in CANDIDATES]
     )
     best = worth.nanmean(dim=1).argmax()
     behind = worth[best] - worth
@@ -60,14 +60,14 @@ def fit_tau(
     return tau
 
 
-def _held_out_rewards(table: RewardTable, features, fold_of, args, tau: float) -> torch.Tensor:
+def _held_out_rewards(table: RewardTable, embeddings, features, fold_of, args, tau: float) -> torch.Tensor:
     """Routes every query with a head that was fitted without its fold; returns what it earns, `(queries,)`."""
     rewards = table.rewards
     known = ~rewards.isnan()
     scores = torch.empty(rewards.shape)
     for fold in fold_of.unique():
         rest, held_out = torch.where(fold_of != fold)[0], fold_of == fold
-        labels = make_labels(table.select(rest.tolist()), args, tau, rewards).float()
+        labels = make_labels(table.select(rest.tolist()), args, tau, rewards, embeddings[rest]).float()
         weights = _fit_linear(features[rest], labels, known[rest])
         scores[held_out] = features[held_out] @ weights
     return oracle_rewards(rewards) - regret(rewards, scores)

@@ -34,8 +34,9 @@ class ZooterTrainer(Trainer):
         args: The settings.
         train_dataset: The training table.
         eval_dataset: The validation table. Evaluation gives its mean `reward`, `regret` and `top1` agreement.
-        embeddings: With `freeze_encoder`, the query embeddings of the training table, of shape
-            `(queries, hidden_size)`, if they are known already: what `predict(router, table.queries)` gives.
+        embeddings: The query embeddings of the training table, of shape `(queries, hidden_size)`, if they are known
+            already: what `predict(router, table.queries)` gives. They are used with `freeze_encoder`, by
+            `neighbours` and by `tau="auto"`.
         eval_embeddings: Those of the validation table.
         kwargs: Passed on to [`~transformers.Trainer`]: `callbacks`, `optimizers`, ...
 
@@ -78,15 +79,28 @@ class ZooterTrainer(Trainer):
         if args.freeze_encoder:
             for parameter in model.encoder.parameters():
                 parameter.requires_grad_(False)
+        if embeddings is not None and train_dataset is not None and len(embeddings) != len(train_dataset):
+            raise ValueError(f"There are {len(train_dataset)} queries, but embeddings of {len(embeddings)}.")
         # Where the tokens of the tables lie, for as long as the trainer does.
         self._directory = temporary_directory()
-        reference = None if train_dataset is None else train_dataset.rewards
-        self.tau = self._find_tau(model, args, train_dataset, embeddings)
+        self.tau = args.tau
         self._subsets = train_dataset.subsets if args.balance_subsets and train_dataset is not None else None
-        datasets = [
-            None if table is None else self._prepare(model, args, table, given, reference)
-            for table, given in ((train_dataset, embeddings), (eval_dataset, eval_embeddings))
-        ]
+        training_data = validation_data = None
+        if train_dataset is not None:
+            if embeddings is None and (args.freeze_encoder or args.uses_neighbours or args.tau == "auto"):
+                embeddings = _embed(model, args, train_dataset)
+            if args.tau == "auto":
+                self.tau = fit_tau(train_dataset, embeddings, args)
+            labels = make_labels(train_dataset, args, self.tau, embeddings=embeddings)
+            training_data = self._prepare(model, args, train_dataset, embeddings, labels)
+        elif args.tau == "auto":
+            raise ValueError("`tau='auto'` is fitted on the training table. Give one, or a number.")
+        if eval_dataset is not None:
+            if eval_embeddings is None and args.freeze_encoder:
+                eval_embeddings = _embed(model, args, eval_dataset)
+            reference = None if train_dataset is None else train_dataset.rewards
+            labels = make_labels(eval_dataset, args, self.tau, reference)
+            validation_data = self._prepare(model, args, eval_dataset, eval_embeddings, labels)
         if args.lora_r is not None:
             model = add_lora(model, args)
         if args.early_stopping_patience is not None:
@@ -96,7 +110,7 @@ class ZooterTrainer(Trainer):
             ]
         kwargs.setdefault("data_collator", collate)
         kwargs.setdefault("compute_metrics", routing_metrics)
-        super().__init__(model=model, args=args, train_dataset=datasets[0], eval_dataset=datasets[1], **kwargs)
+        super().__init__(model=model, args=args, train_dataset=training_data, eval_dataset=validation_data, **kwargs)
         # The loss is a mean over queries, which the trainer must not divide by a count of labels.
         self.model_accepts_loss_kwargs = False
 
@@ -153,26 +167,16 @@ class ZooterTrainer(Trainer):
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
         return BalancedSampler(self._subsets, seed)
 
-    def _find_tau(self, model, args, table: RewardTable | None, embeddings: torch.Tensor | None) -> float:
-        if args.tau != "auto":
-            return args.tau
-        if table is None:
-            raise ValueError("`tau='auto'` is fitted on the training table. Give one, or a number.")
-        if embeddings is None:
-            embeddings = predict(model, table.queries, batch_size=args.per_device_eval_batch_size).embeddings
-        return fit_tau(table, embeddings, args)
+    def _prepare(self, model, args, table: RewardTable, embeddings, labels: torch.Tensor) -> DistillationDataset:
+        if args.freeze_encoder:
+            return DistillationDataset(embeddings, table.rewards, labels)
+        tokens = tokenize_table(model, table, self._directory.name)
+        return DistillationDataset(tokens, table.rewards, labels, model.tokenizer)
 
-    def _prepare(self, model, args, table: RewardTable, embeddings, reference) -> DistillationDataset:
-        labels = make_labels(table, args, self.tau, reference)
-        if not args.freeze_encoder:
-            tokens = tokenize_table(model, table, self._directory.name)
-            return DistillationDataset(tokens, table.rewards, labels, model.tokenizer)
-        if embeddings is None:
-            batch_size = args.per_device_eval_batch_size
-            embeddings = predict(model, table.queries, batch_size=batch_size, description="Embedding").embeddings
-        elif len(embeddings) != len(table):
-            raise ValueError(f"There are {len(table)} queries, but embeddings of {len(embeddings)}.")
-        return DistillationDataset(embeddings, table.rewards, labels)
+
+def _embed(model: ZooterForRouting, args: DistillationArguments, table: RewardTable) -> torch.Tensor:
+    batch_size = args.per_device_eval_batch_size
+    return predict(model, table.queries, batch_size=batch_size, description="Embedding").embeddings
 
 
 def routing_metrics(prediction: EvalPrediction) -> dict[str, float]:

@@ -107,7 +107,13 @@ class RewardTable:
                 if isinstance(item[1], Mapping) and isinstance(item[1].get("rewards"), Mapping):
                     experts = list(item[1]["rewards"])
                     break
-        specs = _check_experts(experts or [])
+        if experts is None:
+            problems = [RowProblem(where, str(row)) for where, row in seen if isinstance(row, Exception)]
+            raise ValueError(
+                "There is no row that names experts: a row needs `query` and `rewards`, {expert: number}."
+                + (f" Rows that could not be read:\n{list_problems(problems)}" if problems else "")
+            )
+        specs = _check_experts(experts)
         directory = storage.temporary_directory()
         names = [expert.name for expert in specs]
         dataset, left_out = storage.write_rows(chain(seen, rows), names, Path(directory.name), leave_out_malformed)
