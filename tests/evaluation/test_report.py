@@ -125,7 +125,7 @@ def test_the_card_shows_the_evaluation(report, bare_report, make_router):
     ):
         assert needle in card, needle
     config.training = {"evaluation": bare_report.card_evaluation()}
-    assert "| **this router** | **825.0**" in str(model_card(config))
+    assert "| **this router** | **8.250**" in str(model_card(config))
 
 
 def test_the_card_gets_no_gain_of_another_confidence(small_table, small_probabilities):

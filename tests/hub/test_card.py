@@ -112,3 +112,14 @@ def test_saved_card_is_valid_and_names_the_repository(saved_router, tmp_path):
     card = ModelCard.load(tmp_path / "README.md")
     assert 'model="you/mine"' in card.text
     assert GENERATED_MARK in card.text
+
+
+def test_rewards_on_a_scale_of_their_own_are_not_shown_in_percent(make_router):
+    evaluation = {
+        "dataset": "ours", "queries": 7, "percent": False, "router": {"score": -2.5, "standard_error": 0.25},
+        "best_single_model": {"expert": "math-7b", "score": -3.0}, "gain": {"score": 0.5, "low": 0.125, "high": 1.0},
+    }  # fmt: skip
+    text = str(model_card(make_router(training={"evaluation": evaluation}).config))
+    assert "| **this router** | **-2.500** ± 0.250 |" in text
+    assert "model: +0.500, 95 % interval +0.125 to +1.000" in text
+    assert "in percent" not in text

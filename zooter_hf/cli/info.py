@@ -45,10 +45,12 @@ def info(
         facts.add_row("data", f"{dataset['name']} ({dataset.get('license') or 'licence not stated'})")
     if evaluation := training.get("evaluation"):
         single = evaluation["best_single_model"]
+        score = "{:.1%}" if evaluation.get("percent", True) else "{:.4g}"
         facts.add_row(
             "evaluation",
-            f"{evaluation['router']['score']:.1%} on {evaluation['dataset']} ({evaluation['queries']:,} queries); "
-            f"best single model {single['score']:.1%} ({single['expert']})",
+            f"{score.format(evaluation['router']['score'])} on {evaluation['dataset']} "
+            f"({evaluation['queries']:,} queries); best single model {score.format(single['score'])} "
+            f"({single['expert']})",
         )
 
     experts = Table()

@@ -1,20 +1,7 @@
 """What must hold before training begins."""
 
-from collections.abc import Sequence
-
 from zooter_hf.distillation.arguments import DistillationArguments
 from zooter_hf.rewards import RewardTable
-
-
-def check_experts(table: RewardTable, expert_names: Sequence[str], name: str = "The table"):
-    """Raises `ValueError` if a table has other experts than a router, or in another order."""
-    if table.expert_names == list(expert_names):
-        return
-    if sorted(table.expert_names) == sorted(expert_names):
-        remedy = "They differ in order only: `table.select_experts(router.expert_names)`."
-    else:
-        remedy = "Train a router for the table's experts, or choose them with `table.select_experts`."
-    raise ValueError(f"{name} has the experts {table.expert_names}, the router {list(expert_names)}. {remedy}")
 
 
 def check_table(table: RewardTable, args: DistillationArguments):

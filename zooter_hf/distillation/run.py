@@ -12,7 +12,7 @@ from transformers import set_seed
 from transformers.utils import logging
 
 from zooter_hf.distillation.arguments import DistillationArguments
-from zooter_hf.distillation.checks import check_experts, check_table
+from zooter_hf.distillation.checks import check_table
 from zooter_hf.distillation.describe import describe_training
 from zooter_hf.distillation.labels import make_labels
 from zooter_hf.distillation.trainer import ZooterTrainer
@@ -20,6 +20,7 @@ from zooter_hf.distillation.unfinished import UnfinishedRun, fingerprint
 from zooter_hf.evaluation import EvaluationReport, evaluate_probabilities
 from zooter_hf.modeling import ZooterForRouting
 from zooter_hf.rewards import ClusterTagger, RewardTable
+from zooter_hf.rewards.checks import check_experts
 from zooter_hf.routing import predict
 
 
@@ -93,7 +94,8 @@ def distill(
     _check_output(output, overwrite)
     check_table(table, args)
     if test_table is not None:
-        check_experts(test_table, table.expert_names, "The test table")
+        remedy = "`test_table.select_experts(table.expert_names)`"
+        check_experts("The table", table.expert_names, "the test table", test_table.expert_names, remedy)
     elif not 0 <= test_share < 1:
         raise ValueError(f"`test_share` must be at least 0 and less than 1, got {test_share}.")
     if use_clusters := bool(clusters) and args.beta < 1 and not any(table.tags):

@@ -7,7 +7,7 @@ from transformers import EarlyStoppingCallback, EvalPrediction, Trainer
 from transformers.utils import logging
 
 from zooter_hf.distillation.arguments import DistillationArguments
-from zooter_hf.distillation.checks import check_experts, check_table
+from zooter_hf.distillation.checks import check_table
 from zooter_hf.distillation.dataset import DistillationDataset, collate, tokenize_table
 from zooter_hf.distillation.labels import make_labels
 from zooter_hf.distillation.objectives import distillation_loss
@@ -15,12 +15,15 @@ from zooter_hf.distillation.sampling import BalancedSampler
 from zooter_hf.distillation.temperature import fit_tau
 from zooter_hf.modeling import ZooterForRouting
 from zooter_hf.rewards import RewardTable
+from zooter_hf.rewards.checks import check_experts
 from zooter_hf.rewards.scores import oracle_rewards, regret
 from zooter_hf.rewards.storage import temporary_directory
 from zooter_hf.routing import predict
 
 
 logger = logging.get_logger(__name__)
+
+REMEDY = "`table.select_experts(router.expert_names)`, or train a router for the experts of the table"
 
 
 class ZooterTrainer(Trainer):
@@ -68,10 +71,10 @@ class ZooterTrainer(Trainer):
         **kwargs,
     ):
         if train_dataset is not None:
-            check_experts(train_dataset, model.expert_names, "The training table")
+            check_experts("The router", model.expert_names, "the training table", train_dataset.expert_names, REMEDY)
             check_table(train_dataset, args)
         if eval_dataset is not None:
-            check_experts(eval_dataset, model.expert_names, "The validation table")
+            check_experts("The router", model.expert_names, "the validation table", eval_dataset.expert_names, REMEDY)
         if args.early_stopping_patience is not None and eval_dataset is None:
             raise ValueError("Early stopping needs a validation table: pass `eval_dataset`, or `table.split()` one.")
         if model.tokenizer is None:

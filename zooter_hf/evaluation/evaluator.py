@@ -13,7 +13,6 @@ from zooter_hf.evaluation.bootstrap import bootstrap_means, compare, percentile_
 from zooter_hf.evaluation.inputs import (
     check_distributions,
     check_embeddings,
-    check_experts,
     check_settings,
     gather,
 )
@@ -21,6 +20,7 @@ from zooter_hf.evaluation.metrics import average_over, group_by_subset, subset_m
 from zooter_hf.evaluation.report import EvaluationReport, Row
 from zooter_hf.modeling import ZooterForRouting
 from zooter_hf.rewards import RewardTable
+from zooter_hf.rewards.checks import check_experts
 from zooter_hf.routing import predict
 
 

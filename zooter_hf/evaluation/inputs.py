@@ -1,7 +1,6 @@
 """Checks what is to be evaluated, before long work begins, and brings tables of the same queries together."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +9,7 @@ from transformers.utils import logging
 
 from zooter_hf.evaluation.baselines import require_sklearn
 from zooter_hf.rewards import RewardTable
+from zooter_hf.rewards.checks import check_experts
 
 
 logger = logging.get_logger(__name__)
@@ -32,17 +32,6 @@ class Inputs:
     rewards: torch.Tensor
     costs: torch.Tensor | None
     subsets: list[str | None]
-
-
-def check_experts(one: str, expected: Sequence[str], other: str, names: Sequence[str], remedy: str):
-    """Raises `ValueError`, naming both lists, unless two have the same experts in the same order."""
-    if list(expected) == list(names):
-        return
-    problem = "in another order" if sorted(expected) == sorted(names) else "others"
-    raise ValueError(
-        f"{one} has the experts {list(expected)}, and {other} has {problem}: {list(names)}. Bring them together with "
-        f"{remedy}."
-    )
 
 
 def check_settings(

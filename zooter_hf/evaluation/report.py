@@ -200,6 +200,7 @@ class EvaluationReport:
         evaluation = {
             "dataset": self.dataset,
             "queries": self.queries,
+            "percent": self.percent,
             "router": _rounded(score=router.score, standard_error=router.standard_error),
             "best_single_model": {
                 "expert": single.expert,

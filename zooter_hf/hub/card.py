@@ -3,6 +3,7 @@
 The config's `training` may carry an `evaluation`, which becomes a table and the card's machine-readable results:
 
     {"dataset": str, "queries": int,
+     "percent": bool?,                                         # whether scores are shown in percent; yes by default
      "router": {"score": float, "standard_error": float?},
      "best_single_model": {"expert": str, "score": float, "standard_error": float?},
      "gain": {"score": float, "low": float, "high": float}?,   # router minus best single model, 95 % interval
@@ -10,7 +11,7 @@ The config's `training` may carry an `evaluation`, which becomes a table and the
      "subsets": {name: {"queries": int, "router": float, "best_single_model": float, "oracle": float?}}?,
      "script": str?}
 
-Scores are mean rewards of the chosen expert, as fractions.
+Scores are mean rewards of the chosen expert: fractions, where they are shown in percent.
 """
 
 import shutil
