@@ -11,11 +11,12 @@ import dataclasses
 import tempfile
 from pathlib import Path
 
-import torch
 from transformers.utils import logging
 
-from recipes.default_router import Recipe, cross_validate, embed, load_data, make_router, round_to_half
-from zooter_hf.conversion.reward_tables import llmrouter
+from recipes.default_router import Recipe, embed, evaluate, make_router, round_to_half
+from zooter_hf.conversion.reward_tables import load
+from zooter_hf.evaluation.bootstrap import compare
+from zooter_hf.rewards.scores import routed_rewards
 
 
 VARIANTS = {
@@ -35,14 +36,6 @@ def megabytes(router, half: bool) -> float:
         return sum(file.stat().st_size for file in Path(folder).iterdir() if file.suffix != ".py") / 1e6
 
 
-def interval(differences: torch.Tensor, samples: int = 2000) -> tuple[float, float]:
-    """Bootstraps the 95 % interval of a mean."""
-    generator = torch.Generator().manual_seed(0)
-    resampled = torch.randint(len(differences), (samples, len(differences)), generator=generator)
-    means = differences[resampled].mean(dim=-1).sort().values
-    return means[int(0.025 * samples)].item(), means[int(0.975 * samples)].item()
-
-
 def main():
     """Prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -52,25 +45,24 @@ def main():
     logging.disable_progress_bar()
 
     base = Recipe()
-    experts = llmrouter.experts(arguments.data)
-    data = load_data(arguments.data, [expert.name for expert in experts], base.folds, base.seed)
-    rewards, rows = data.rewards.nan_to_num(0.0), torch.arange(len(data.queries))
+    table = load(arguments.data, "llmrouter")
     full = None
     print("| encoder | MB | score | against the full encoder | over the best single model |")
     print("|---|---:|---:|---:|---:|")
     for name, (layers, tokens, half) in VARIANTS.items():
         recipe = dataclasses.replace(base, layers=layers, tokens=tokens)
-        router = make_router(recipe, arguments.encoder, experts, data.queries)
+        router = make_router(recipe, arguments.encoder, table.experts, table.texts())
+        size = megabytes(router, half)
         if half:
-            round_to_half(router)
-        routed, single = cross_validate(router.classifier, embed(router, data.queries), data, recipe)
-        scores = 100 * rewards[rows, routed]
+            round_to_half(router.encoder)
+        report, probabilities = evaluate(router, table, embed(router, table), recipe)
+        scores = routed_rewards(table.rewards, probabilities.argmax(dim=1))
         full = scores if full is None else full
-        low, high = interval(scores - full)
-        gain = (scores - 100 * rewards[rows, single]).mean().item()
+        against = compare(scores, full)
+        gain = report.comparison("best_single").difference
         print(
-            f"| {name} | {megabytes(router, half):.1f} | {scores.mean():.1f} "
-            f"| {(scores - full).mean():+.1f} ({low:+.1f} to {high:+.1f}) | {gain:+.1f} |",
+            f"| {name} | {size:.1f} | {100 * report.score:.1f} | {100 * against.difference:+.1f} "
+            f"({100 * against.low:+.1f} to {100 * against.high:+.1f}) | {100 * gain:+.1f} |",
             flush=True,
         )
 

@@ -14,6 +14,7 @@ from transformers import set_seed
 from transformers.utils import logging
 
 from zooter_hf import DistillationArguments, EvaluationReport, RewardTable, ZooterForRouting, ZooterTrainer
+from zooter_hf.distillation.cross_validation import route_embeddings
 from zooter_hf.evaluation import evaluate_probabilities
 from zooter_hf.routing import predict
 
@@ -90,14 +91,6 @@ def train(
         return trainer.finish()
 
 
-def probabilities(router: ZooterForRouting, recipe: Recipe, table: RewardTable, embeddings: torch.Tensor):
-    """Routes a table; of a frozen encoder the embeddings are known already."""
-    if not recipe.arguments.get("freeze_encoder"):
-        return predict(router, table.queries).probabilities
-    with torch.inference_mode():
-        return router.probabilities(router(query_embedding=embeddings).logits)
-
-
 def run(
     arguments: argparse.Namespace, recipe: Recipe, training: RewardTable, parts: Sequence[Part], average: str
 ) -> dict[str, list[EvaluationReport]]:
@@ -112,7 +105,9 @@ def run(
         router = train(new_router(training, arguments.encoder, recipe, seed), training, recipe, seed, embeddings)
         for part, of_part in zip(parts, of_parts, strict=True):
             report = evaluate_probabilities(
-                probabilities(router, recipe, part.table, of_part),
+                route_embeddings(router, of_part)
+                if recipe.arguments.get("freeze_encoder")
+                else predict(router, part.table.queries).probabilities,
                 part.table,
                 embeddings=of_part,
                 training_table=training,

@@ -1,8 +1,10 @@
 """Every code block of the README runs as it stands, with a local Hub behind the names in it."""
 
+import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.hub_server import HubServer
+from zooter_hf import RewardTable
+from zooter_hf.conversion.reward_tables import load
 
 
 ROOT = Path(__file__).parent.parent
@@ -25,6 +29,8 @@ def world(make_router, tmp_path_factory):
     router = make_router("deberta-v2")
     router.encoder.save_pretrained(folder / "encoder")
     router.tokenizer.save_pretrained(folder / "encoder")
+    shutil.copytree(folder / "encoder", folder / "all-MiniLM-L6-v2")
+    write_scores(folder)
     with HubServer() as hub:
         hub.create_repo("microsoft/mdeberta-v3-base")
         hub.commit("microsoft/mdeberta-v3-base", {p.name: p.read_bytes() for p in (folder / "encoder").iterdir()})
@@ -37,6 +43,22 @@ def world(make_router, tmp_path_factory):
             "COLUMNS": "160",
         }
         yield folder, environment
+
+
+def write_scores(folder):
+    """A table of scores as LLMRouter has them, and a reward table to evaluate on."""
+    rows = [
+        {
+            "question": f"What is the {word} {'a' * (n + 1)}?",
+            "scores": {"a": n % 2, "b": 0.5, "c": (n + 1) % 2},
+            "task": f"t{n % 2}",
+        }
+        for n, word in enumerate(["sum", "tale"] * 100)
+    ]
+    (folder / "llmrouter_train").mkdir()
+    (folder / "llmrouter_train" / "train.jsonl").write_text("\n".join(map(json.dumps, rows[:180])), encoding="utf-8")
+    (folder / "test.jsonl").write_text("\n".join(map(json.dumps, rows[180:])), encoding="utf-8")
+    load(folder / "test.jsonl", "llmrouter").save(folder / "test-rewards")
 
 
 def run(command, world, **options):
@@ -58,7 +80,11 @@ def test_python_and_command_line_blocks_run_in_order(world):
     commands = [line for line in lines if "zooter " in line]
     assert len(commands) >= 5
     for line in commands:
-        assert run(re.sub(r"\bzooter(?= (route|info|push))", lambda _: zooter, line), world, shell=True).stdout
+        assert run(
+            re.sub(r"\bzooter(?= (route|convert|distill|evaluate|info|push))", lambda _: zooter, line),
+            world,
+            shell=True,
+        ).stdout
 
 
 def test_other_commands_are_ones_that_exist():
@@ -72,7 +98,12 @@ def test_other_commands_are_ones_that_exist():
 
 
 def test_no_block_is_left_out():
-    assert {language for language, _ in BLOCKS} <= {*RUNNABLE, "bibtex"}
+    assert {language for language, _ in BLOCKS} <= {*RUNNABLE, "json", "bibtex"}
+
+
+def test_the_row_of_a_reward_table_is_one():
+    rows = [json.loads(block) for language, block in BLOCKS if language == "json"]
+    assert len(RewardTable.from_rows(rows)) == 1
 
 
 def test_named_modules_exist():

@@ -1,6 +1,7 @@
 """From the teacher's rewards to a router: targets, training, and the whole run."""
 
 from zooter_hf.distillation.arguments import PAPER_ENCODER, PAPER_SETTINGS, DistillationArguments
+from zooter_hf.distillation.cross_validation import cross_validate
 from zooter_hf.distillation.objectives import distillation_loss
 from zooter_hf.distillation.run import Distillation, distill
 from zooter_hf.distillation.targets import hard_labels, soft_targets, standardize
@@ -14,6 +15,7 @@ __all__ = [
     "Distillation",
     "DistillationArguments",
     "ZooterTrainer",
+    "cross_validate",
     "distill",
     "distillation_loss",
     "fit_tau",

@@ -24,7 +24,10 @@ def deal_folds(texts: Sequence[str], subsets: Sequence[str | None], folds: int, 
     groups: dict[str, int] = {}
     group_of = np.array([groups.setdefault(_group_key(text), len(groups)) for text in texts])
     if len(groups) < folds:
-        raise ValueError(f"There are {len(groups)} distinct queries, too few for {folds} folds.")
+        raise ValueError(
+            f"There are {len(groups)} queries that differ in more than case, digits and punctuation, too few for "
+            f"{folds} folds."
+        )
     # A group belongs to the subset of its first query.
     _, first = np.unique(group_of, return_index=True)
     members: dict[str, list[int]] = {}
@@ -56,7 +59,9 @@ def split_indices(
         raise ValueError(f"`test_share` must lie between 0 and 1, got {test_share}.")
     if by == "row":
         # As many folds as make the share a whole number of them, nearly.
-        folds = min(max(2, round(1 / min(test_share, 1 - test_share)) * 10), 1000, max(2, len(set(texts))))
+        folds = min(
+            max(2, round(1 / min(test_share, 1 - test_share)) * 10), 1000, max(2, len(set(map(_group_key, texts))))
+        )
         fold_of = deal_folds(texts, subsets, folds, seed)
         test = fold_of < min(max(1, round(test_share * folds)), folds - 1)
     elif by == "subset":

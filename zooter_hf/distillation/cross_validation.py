@@ -1,0 +1,77 @@
+"""Cross-validation: every query is routed by a router that was trained without it."""
+
+import copy
+import tempfile
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from transformers import set_seed
+from transformers.utils import logging
+
+from zooter_hf.distillation.arguments import DistillationArguments
+from zooter_hf.distillation.trainer import ZooterTrainer
+from zooter_hf.modeling import ZooterForRouting
+from zooter_hf.rewards import RewardTable
+from zooter_hf.routing import predict
+
+
+def cross_validate(
+    table: RewardTable,
+    make_router: Callable[[], ZooterForRouting],
+    args: DistillationArguments,
+    *,
+    folds: int = 5,
+    fold_seed: int = 0,
+    embeddings: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Routes every query of a table with a router that was trained without its fold.
+
+    Args:
+        table: The rewards. Queries that differ in nothing but case, digits and punctuation are in one fold.
+        make_router: Makes an untrained router; called once a fold, after the seed of `args` is set.
+        args: The settings of the training. Checkpoints are not kept.
+        folds: How many folds.
+        fold_seed: Which queries they hold.
+        embeddings: The query embeddings of the table, if they are known; see [`ZooterTrainer`].
+
+    Returns:
+        `torch.Tensor` of shape `(queries, experts)`: Probabilities.
+    """
+    fold_of = table.folds(folds, fold_seed)
+    probabilities = torch.empty(len(table), len(table.experts))
+    for fold in logging.tqdm(range(folds), desc="Cross-validation", unit="fold"):
+        rest, held_out = np.flatnonzero(fold_of != fold), np.flatnonzero(fold_of == fold)
+        set_seed(args.seed)
+        router = make_router()
+        with tempfile.TemporaryDirectory() as folder:
+            settings = copy.copy(args)
+            settings.output_dir = folder
+            trainer = ZooterTrainer(
+                router, settings, table.select(rest), embeddings=None if embeddings is None else embeddings[rest]
+            )
+            trainer.train()
+            router = trainer.finish()
+        if args.freeze_encoder and embeddings is not None:
+            probabilities[held_out] = route_embeddings(router, embeddings[held_out])
+        else:
+            queries = table.select(held_out).queries
+            probabilities[held_out] = predict(
+                router, queries, batch_size=args.per_device_eval_batch_size
+            ).probabilities
+    return probabilities
+
+
+@torch.inference_mode()
+def route_embeddings(router: ZooterForRouting, embeddings: torch.Tensor) -> torch.Tensor:
+    """Routes queries whose embeddings are known: the head alone is run.
+
+    Args:
+        router: The router.
+        embeddings: Shape `(queries, hidden_size)`, of the router's own encoder.
+
+    Returns:
+        `torch.Tensor` of shape `(queries, experts)`: Probabilities, on the CPU.
+    """
+    outputs = router.eval()(query_embedding=embeddings.to(router.device, router.dtype))
+    return router.probabilities(outputs.logits).cpu()
