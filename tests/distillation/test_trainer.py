@@ -5,6 +5,7 @@ from transformers import EvalPrediction, TrainerCallback
 
 from tests.distillation.conftest import make_rows
 from zooter_hf import DistillationArguments, RewardTable, ZooterTrainer
+from zooter_hf.distillation import PAPER_SETTINGS, soft_targets, standardize
 from zooter_hf.distillation.sampling import BalancedSampler
 from zooter_hf.distillation.trainer import routing_metrics
 from zooter_hf.routing import predict
@@ -229,3 +230,53 @@ def test_a_validation_table_of_other_experts_is_an_error(make_router, table, tmp
     other = table.rename_experts({"math-7b": "other"})
     with pytest.raises(ValueError, match="the validation table has others"):
         ZooterTrainer(make_router(), arguments(tmp_path), table, other)
+
+
+def test_labels_are_the_targets_that_the_arguments_name(make_router, table, tmp_path):
+    def labels(**settings):
+        return ZooterTrainer(make_router(), arguments(tmp_path, **settings), table).train_dataset.labels
+
+    rewards, tags = table.rewards, table.tags
+    paper = soft_targets(rewards, tags, tau=1.0, beta=0.3, average="probabilities")
+    torch.testing.assert_close(labels(**{**PAPER_SETTINGS, "num_train_epochs": 1}), paper.float())
+    shrunk = soft_targets(
+        standardize(rewards), tags, tau=0.5, beta=0.2, average="rewards", leave_one_out=True, shrinkage=3.0
+    )
+    ours = labels(tau=0.5, beta=0.2, leave_one_out=True, shrinkage=3.0)
+    torch.testing.assert_close(ours, shrunk.float())
+    assert labels(objective="cross_entropy").tolist() == rewards.argmax(dim=1).tolist()
+    own = labels(objective="bce", beta=1.0)
+    torch.testing.assert_close(own, rewards.float())  # not standardised: they are probabilities
+
+
+def test_missing_rewards_take_no_part(make_router, table, tmp_path):
+    rows = [{**row, "rewards": {**row["rewards"], "chat-70b": None}} if n % 3 else row for n, row in enumerate(table)]
+    holes = RewardTable.from_rows(rows)
+    router = make_router(head_dropout=0.0)
+    trainer = ZooterTrainer(router, arguments(tmp_path, beta=1.0), holes, holes)
+    loss = trainer.evaluate()["eval_loss"]
+
+    standard = standardize(holes.rewards)
+    probabilities = predict(router, holes.queries).probabilities.double()
+    expected = []
+    for reward, probability in zip(standard, probabilities, strict=True):
+        known = ~reward.isnan()
+        target = torch.softmax(reward[known] / 0.25, dim=0)
+        routed = probability[known] / probability[known].sum()
+        expected.append((target * (target / routed).log()).sum().item())
+    assert loss == pytest.approx(np.mean(expected), rel=1e-3)
+
+
+def test_predicted_rewards_become_the_distribution_of_the_targets(make_router, table, tmp_path):
+    args = arguments(tmp_path, objective="mse", beta=1.0, num_train_epochs=40, tau=0.5)
+    router = ZooterTrainer(make_router(head="mlp", head_dropout=0.0), args, table)
+    router.train()
+    probabilities = predict(router.finish(), table.queries).probabilities
+    expected = torch.softmax(standardize(table.rewards) / 0.5, dim=1)
+    torch.testing.assert_close(probabilities.double(), expected, atol=0.15, rtol=0)
+
+
+def test_validation_is_standardised_as_training_is(make_router, table, tmp_path):
+    half = table.select(range(9))
+    trainer = ZooterTrainer(make_router(), arguments(tmp_path, beta=1.0), table, half)
+    torch.testing.assert_close(trainer.eval_dataset.labels, trainer.train_dataset.labels[:9])
