@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import set_seed
+from transformers import PrinterCallback, set_seed
 from transformers.utils import logging
 
 from zooter_hf import DistillationArguments, EvaluationReport, RewardTable, ZooterForRouting, ZooterTrainer
@@ -84,9 +84,10 @@ def train(
     """Trains a router; nothing is kept but the router."""
     with tempfile.TemporaryDirectory() as folder:
         arguments = DistillationArguments(
-            folder, seed=seed, save_strategy="no", logging_strategy="no", **recipe.arguments
+            folder, seed=seed, save_strategy="no", logging_strategy="no", disable_tqdm=True, **recipe.arguments
         )
         trainer = ZooterTrainer(router, arguments, table, embeddings=embeddings)
+        trainer.remove_callback(PrinterCallback)
         trainer.train()
         return trainer.finish()
 

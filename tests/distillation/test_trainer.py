@@ -108,6 +108,7 @@ def test_a_frozen_encoder_does_not_move_and_is_run_once_a_query(make_router, tab
     before = weights(router.encoder)
     trainer = ZooterTrainer(router, arguments(tmp_path, freeze_encoder=True), table)
     router.encoder.forward = None  # from here on nothing may call it
+    assert not any(parameter.requires_grad for parameter in router.encoder.parameters())
     trainer.train()
     assert_equal_weights(weights(trainer.finish().encoder), before)
 
@@ -277,6 +278,25 @@ def test_predicted_rewards_become_the_distribution_of_the_targets(make_router, t
 
 
 def test_validation_is_standardised_as_training_is(make_router, table, tmp_path):
-    half = table.select(range(9))
-    trainer = ZooterTrainer(make_router(), arguments(tmp_path, beta=1.0), table, half)
-    torch.testing.assert_close(trainer.eval_dataset.labels, trainer.train_dataset.labels[:9])
+    of_one_topic = range(0, len(table), 3)
+    trainer = ZooterTrainer(make_router(), arguments(tmp_path, beta=1.0), table, table.select(of_one_topic))
+    torch.testing.assert_close(trainer.eval_dataset.labels, trainer.train_dataset.labels[list(of_one_topic)])
+
+
+@pytest.mark.parametrize("changes", [{}, {"lora_r": 2}])
+def test_two_batches_accumulated_are_one_step(changes, make_router, table, tmp_path):
+    def step(size, accumulation):
+        settings = {
+            "per_device_train_batch_size": size, "gradient_accumulation_steps": accumulation, "max_steps": 1,
+            "optim": "sgd", "learning_rate": 0.1, "max_grad_norm": 0.0, "warmup_steps": 0, "lora_dropout": 0.0,
+        }  # fmt: skip
+        torch.manual_seed(0)
+        router = make_router(head_dropout=0.0)
+        for module in router.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.0
+        trainer = ZooterTrainer(router, arguments(tmp_path, **settings, **changes), table.select(range(8)))
+        trainer.train()
+        return trainer.finish().classifier.out_proj.weight.detach().clone()
+
+    torch.testing.assert_close(step(4, 2), step(8, 1), atol=1e-5, rtol=1e-4)

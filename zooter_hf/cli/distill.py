@@ -1,5 +1,7 @@
 """`zooter distill`: a table of rewards becomes a router."""
 
+import sys
+from contextlib import redirect_stdout
 from enum import Enum
 from typing import Annotated
 
@@ -110,19 +112,20 @@ def distill(
         head = "linear"
     config = {"head": head, "pooling": pooling, "max_query_tokens": max_query_tokens}
     args = DistillationArguments(output, balance_subsets=balance_subsets, seed=seed, **settings)
-    distillation = run(
-        RewardTable.load(table),
-        encoder or PAPER_ENCODER,
-        output,
-        args,
-        test_table=None if test is None else RewardTable.load(test),
-        test_share=test_share,
-        clusters=clusters,
-        name=name,
-        base_encoder=base_encoder,
-        overwrite=overwrite,
-        **{key: value for key, value in config.items() if value is not None},
-    )
+    with redirect_stdout(sys.stderr):  # what the trainer says of its progress; the report is for standard output
+        distillation = run(
+            RewardTable.load(table),
+            encoder or PAPER_ENCODER,
+            output,
+            args,
+            test_table=None if test is None else RewardTable.load(test),
+            test_share=test_share,
+            clusters=clusters,
+            name=name,
+            base_encoder=base_encoder,
+            overwrite=overwrite,
+            **{key: value for key, value in config.items() if value is not None},
+        )
     if distillation.report is not None:
         print_report(distillation.report)
     print(f'The router is in {distillation.folder}. Try it: zooter route "..." --model {distillation.folder}')

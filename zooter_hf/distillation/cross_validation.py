@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from transformers import set_seed
+from transformers import PrinterCallback, ProgressCallback, set_seed
 from transformers.utils import logging
 
 from zooter_hf.distillation.arguments import DistillationArguments
@@ -50,6 +50,8 @@ def cross_validate(
             trainer = ZooterTrainer(
                 router, settings, table.select(rest), embeddings=None if embeddings is None else embeddings[rest]
             )
+            trainer.remove_callback(PrinterCallback)  # there is a progress bar over the folds
+            trainer.remove_callback(ProgressCallback)
             trainer.train()
             router = trainer.finish()
         if args.freeze_encoder and embeddings is not None:

@@ -114,8 +114,6 @@ class ZooterTrainer(Trainer):
         kwargs.setdefault("data_collator", collate)
         kwargs.setdefault("compute_metrics", routing_metrics)
         super().__init__(model=model, args=args, train_dataset=training_data, eval_dataset=validation_data, **kwargs)
-        # The loss is a mean over queries, which the trainer must not divide by a count of labels.
-        self.model_accepts_loss_kwargs = False
 
     @property
     def router(self) -> ZooterForRouting:
