@@ -151,7 +151,8 @@ def test_strong_shrinkage_gives_rare_tags_the_general_mean():
 
 def test_hard_labels():
     rewards = torch.tensor([[0.1, 0.5, NAN], [NAN, NAN, NAN], [0.3, 0.3, 0.0], [-2.0, NAN, -1.0]])
-    assert hard_labels(rewards).tolist() == [1, -100, 0, 2]
+    expected = [[0.0, 1.0, 0.0], [0.0, 0.0, 0.0], [0.5, 0.5, 0.0], [0.0, 0.0, 1.0]]
+    assert hard_labels(rewards).tolist() == expected
 
 
 def test_standardised_rewards_have_unit_scale_whatever_the_teacher():

@@ -20,14 +20,14 @@ class DistillationDataset(torch.utils.data.Dataset):
     Args:
         inputs: Embeddings of shape `(queries, hidden_size)`, or a dataset with the column `input_ids`.
         rewards: Shape `(queries, experts)`, NaN where a reward is missing.
-        labels: What the objective asks for: shape `(queries, experts)`, or `(queries,)` for class indices.
+        labels: What the objective asks for, shape `(queries, experts)`.
         tokenizer: The tokenizer that pads; not needed for embeddings.
     """
 
     def __init__(self, inputs: "torch.Tensor | Dataset", rewards: torch.Tensor, labels: torch.Tensor, tokenizer=None):
         self.inputs = inputs
         self.rewards = rewards.float()
-        self.labels = labels.float() if labels.is_floating_point() else labels
+        self.labels = labels.float()
         self.tokenizer = tokenizer
         self._pad = None if tokenizer is None else DataCollatorWithPadding(tokenizer)
 

@@ -26,7 +26,7 @@ def make_labels(
         embeddings: The query embeddings, shape `(queries, hidden_size)`; needed for neighbours.
 
     Returns:
-        `torch.Tensor`: Distributions or rewards of shape `(queries, experts)`, or class indices of shape `(queries,)`.
+        `torch.Tensor`: Distributions or rewards of shape `(queries, experts)`.
     """
     rewards = table.rewards
     if args.standardize and args.objective in ("kl", "mse"):

@@ -19,8 +19,8 @@ def distillation_loss(
 
     Args:
         logits: The router's scores, shape `(batch, experts)`.
-        labels: Of `"kl"` target distributions, of `"bce"` and `"mse"` rewards, of shape `(batch, experts)`; of
-            `"cross_entropy"` class indices of shape `(batch,)`.
+        labels: Of `"kl"` and `"cross_entropy"` target distributions, of `"bce"` and `"mse"` rewards, of shape
+            `(batch, experts)`.
         expert_mask: Shape `(batch, experts)`, False where a reward is not known.
         objective: `"kl"`, the paper's `KL(target || router)`; `"cross_entropy"` with the best expert, its baseline;
             or per-expert rewards predicted by binary cross-entropy (`"bce"`, for rewards in [0, 1]) or squared error.

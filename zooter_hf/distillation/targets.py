@@ -67,18 +67,20 @@ def soft_targets(
 
 
 def hard_labels(rewards: torch.Tensor) -> torch.Tensor:
-    """Takes the best expert of every query as its class, the baseline of section 4 of the paper.
+    """Takes the best expert of every query as its label, the baseline of section 4 of the paper.
+
+    Experts that share the highest reward share the label: the first of them would be an accident of their order, and
+    where an answer is right or wrong most queries have several best experts.
 
     Args:
         rewards: Shape `(queries, experts)`, NaN where a reward is missing.
 
     Returns:
-        `torch.Tensor` of shape `(queries,)`: Class indices; the first of several best ones, -100 where no reward is
-        known.
+        `torch.Tensor` of shape `(queries, experts)`: Rows that sum to 1, or to 0 where no reward is known.
     """
     _check_rewards(rewards)
-    best = rewards.nan_to_num(nan=-torch.inf).argmax(dim=1)
-    return best.masked_fill(rewards.isnan().all(dim=1), -100)
+    best = (rewards == rewards.nan_to_num(nan=-torch.inf).amax(dim=1, keepdim=True)).to(rewards.dtype)
+    return best / best.sum(dim=1, keepdim=True).clamp(min=1)
 
 
 def standardize(rewards: torch.Tensor, reference: torch.Tensor | None = None) -> torch.Tensor:
