@@ -1,11 +1,12 @@
 """What every choice of the default recipe is worth: one setting changed at a time, on both sets of training data.
 
-    python -m benchmarks.ablation --encoder MINILM [--only llmrouter] [--trained-encoder]
+    python -m benchmarks.ablation --encoder MINILM [--only llmrouter] [--by subset] [--match beta] [--trained-encoder]
 
 Every variant is cross-validated (five folds, the same for all) with each seed. A score is the mean reward of the
 routed expert, in percent, as mean and standard deviation over the seeds: on RouterDC the mean over its five training
 benchmarks, on LLMRouter over the queries. The difference to the default is paired over the queries, averaged over the
-seeds, with a 95 % bootstrap interval. Variants that train the encoder take minutes a run; they are asked for with
+seeds, with a 95 % bootstrap interval. With `--by subset` whole subsets are held out: what a choice is worth on kinds
+of queries that were not trained on. Variants that train the encoder take minutes a run; they are asked for with
 --trained-encoder, and are then compared on one fold with one seed.
 """
 
@@ -34,7 +35,8 @@ PAPER_TARGETS = {"tau": 1.0, "beta": 0.3, "average": "probabilities", "standardi
 VARIANTS: dict[str, dict[str, Any]] = {
     "the paper's targets (tau 1 on raw rewards, beta 0.3, probabilities averaged)": PAPER_TARGETS,
     "beta 0 (tags alone)": {"beta": 0.0},
-    "beta 0.1": {"beta": 0.1},
+    "beta 0.05": {"beta": 0.05},
+    "beta 0.2": {"beta": 0.2},
     "beta 0.3": {"beta": 0.3},
     "beta 1 (no enhancement)": {"beta": 1.0},
     "tau 0.1": {"tau": 0.1},
@@ -80,7 +82,7 @@ class Data:
         ).embeddings
         self.groups = list(group_by_subset(table.subsets).values()) if average == "subsets" else None
 
-    def route(self, recipe: Recipe, seed: int, table: RewardTable, fold: int | None = None) -> torch.Tensor:
+    def route(self, recipe: Recipe, seed: int, table: RewardTable, by: str) -> torch.Tensor:
         """Cross-validates a recipe; returns the reward of the routed expert of every query."""
         args = DistillationArguments(
             "unused",
@@ -91,7 +93,12 @@ class Data:
             **recipe.arguments,
         )
         probabilities = cross_validate(
-            table, lambda: new_router(table, self.encoder, recipe, seed), args, folds=FOLDS, embeddings=self.embeddings
+            table,
+            lambda: new_router(table, self.encoder, recipe, seed),
+            args,
+            folds=FOLDS,
+            by=by,
+            embeddings=self.embeddings,
         )
         return routed_rewards(table.rewards, probabilities.argmax(dim=1))
 
@@ -110,6 +117,8 @@ def main():
     parser.add_argument("--encoder", required=True, help="folder or Hub id of the encoder")
     parser.add_argument("--seeds", type=int, default=3, help="how many seeds, from 0 (default: %(default)s)")
     parser.add_argument("--only", choices=("routerdc", "llmrouter"), help="one of the two")
+    parser.add_argument("--by", choices=("row", "subset"), default="row", help="what is held out (%(default)s)")
+    parser.add_argument("--match", default="", help="variants whose name holds this; all by default")
     parser.add_argument("--trained-encoder", action="store_true", help="compare frozen, LoRA and whole, on one fold")
     arguments = parser.parse_args()
     quiet()
@@ -125,18 +134,19 @@ def main():
         if arguments.trained_encoder:
             compare_training(data)
         else:
-            compare_variants(data, arguments.seeds)
+            compare_variants(data, arguments.seeds, arguments.by, arguments.match)
 
 
-def compare_variants(data: Data, seeds: int):
+def compare_variants(data: Data, seeds: int, by: str, match: str):
     """Cross-validates the default and every variant of it."""
     default = None
-    for name, changes in {"**default**": {}, **VARIANTS}.items():
+    chosen = {name: changes for name, changes in VARIANTS.items() if match in name}
+    for name, changes in {"**default**": {}, **chosen}.items():
         recipe, clusters = vary(changes)
         table = data.table
         if clusters:
             table = table.with_tags(ClusterTagger(clusters)(data.embeddings.numpy()))
-        runs = torch.stack([data.route(recipe, seed, table) for seed in range(seeds)])
+        runs = torch.stack([data.route(recipe, seed, table, by) for seed in range(seeds)])
         scores = [data.score(run) for run in runs]
         default = runs.mean(dim=0) if default is None else default
         spread = f" ± {statistics.stdev(scores):.2f}" if seeds > 1 else ""

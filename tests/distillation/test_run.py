@@ -50,7 +50,7 @@ def test_router_card_and_evaluation_are_written_together(table, encoder, tmp_pat
     training = AutoModel.from_pretrained(tmp_path / "router").config.training
     assert training["evaluation"]["queries"] == 6
     assert training["queries"] == 18
-    assert training["beta"] == 0.05 and training["tau"] == 0.25
+    assert training["beta"] == 0.1 and training["tau"] == 0.25
     assert run.router.config.training == training
     assert str(tmp_path) not in card + json.dumps(training), "a path of the training machine"
 

@@ -55,6 +55,14 @@ def test_split_by_subset_keeps_subsets_whole():
     assert len(set(test.subsets)) == 2 and len(train) + len(test) == 20
 
 
+def test_folds_by_subset_keep_subsets_whole():
+    table = make_table([f"word {chr(97 + i)}" for i in range(20)], [f"s{i % 5}" for i in range(20)])
+    folds = table.folds(3, 1, by="subset")
+    assert set(folds) == {0, 1, 2}
+    assert all(len({folds[i] for i in range(20) if i % 5 == subset}) == 1 for subset in range(5))
+    assert not np.array_equal(folds, table.folds(3, 2, by="subset"))
+
+
 def test_errors():
     table = make_table(["one", "two", "three"], ["s"] * 3)
     with pytest.raises(ValueError, match="at least two subsets"):
@@ -65,3 +73,7 @@ def test_errors():
         table.split(0.5, by="x")
     with pytest.raises(ValueError, match="3 queries that differ in more.*too few for 5 folds"):
         table.folds(5)
+    with pytest.raises(ValueError, match="1 subsets, too few for 2 folds"):
+        table.folds(2, by="subset")
+    with pytest.raises(ValueError, match="'row' or 'subset', got 'x'"):
+        table.folds(2, by="x")

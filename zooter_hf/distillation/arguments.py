@@ -88,7 +88,7 @@ class DistillationArguments(TrainingArguments):
 
     tau: float | str = field(default=0.25, metadata={"help": "Temperature of the targets, or 'auto'."})
     standardize: bool = field(default=True, metadata={"help": "Bring rewards to mean 0 and deviation 1 first."})
-    beta: float = field(default=0.05, metadata={"help": "Weight of a query's own rewards against its tags."})
+    beta: float = field(default=0.1, metadata={"help": "Weight of a query's own rewards against its tags."})
     average: str = field(default="rewards", metadata={"help": "What is averaged over a tag."})
     leave_one_out: bool = field(default=False, metadata={"help": "Leave a query out of the means of its tags."})
     shrinkage: float = field(default=0.0, metadata={"help": "Weight of the general mean in a tag's, in queries."})

@@ -14,7 +14,7 @@ def check_table(table: RewardTable, args: DistillationArguments):
     if len(table) < args.train_batch_size:
         raise ValueError(
             f"The table has {len(table)} queries, fewer than a batch of {args.train_batch_size}. Collect more, or set "
-            "a smaller `per_device_train_batch_size`."
+            "a smaller `per_device_train_batch_size` (--batch-size)."
         )
     rewards = table.rewards
     known = ~rewards.isnan()

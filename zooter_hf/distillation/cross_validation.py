@@ -3,6 +3,7 @@
 import copy
 import tempfile
 from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
 import torch
@@ -23,22 +24,24 @@ def cross_validate(
     *,
     folds: int = 5,
     fold_seed: int = 0,
+    by: Literal["row", "subset"] = "row",
     embeddings: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Routes every query of a table with a router that was trained without its fold.
 
     Args:
-        table: The rewards. Queries that differ in nothing but case, digits and punctuation are in one fold.
+        table: The rewards.
         make_router: Makes an untrained router; called once a fold, after the seed of `args` is set.
         args: The settings of the training. Checkpoints are not kept.
         folds: How many folds.
         fold_seed: Which queries they hold.
+        by: Whether rows of every subset are held out, or whole subsets; see [`RewardTable.folds`].
         embeddings: The query embeddings of the table, if they are known; see [`ZooterTrainer`].
 
     Returns:
         `torch.Tensor` of shape `(queries, experts)`: Probabilities.
     """
-    fold_of = table.folds(folds, fold_seed)
+    fold_of = table.folds(folds, fold_seed, by=by)
     probabilities = torch.empty(len(table), len(table.experts))
     for fold in logging.tqdm(range(folds), desc="Cross-validation", unit="fold"):
         rest, held_out = np.flatnonzero(fold_of != fold), np.flatnonzero(fold_of == fold)

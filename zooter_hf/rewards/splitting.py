@@ -19,8 +19,7 @@ def deal_folds(texts: Sequence[str], subsets: Sequence[str | None], folds: int, 
     Raises:
         ValueError: If there are fewer than two folds, or fewer distinct queries than folds.
     """
-    if folds < 2:
-        raise ValueError(f"A split needs at least two folds, got {folds}.")
+    _check_folds(folds)
     groups: dict[str, int] = {}
     group_of = np.array([groups.setdefault(_group_key(text), len(groups)) for text in texts])
     if len(groups) < folds:
@@ -41,6 +40,23 @@ def deal_folds(texts: Sequence[str], subsets: Sequence[str | None], folds: int, 
         fold_of_group[of_subset] = (dealt + np.arange(len(of_subset))) % folds
         dealt += len(of_subset)
     return fold_of_group[group_of]
+
+
+def deal_subsets(subsets: Sequence[str | None], folds: int, seed: int) -> np.ndarray:
+    """Deals whole subsets over folds: what is held out is of a kind that was not trained on.
+
+    Returns:
+        `numpy.ndarray` of shape `(queries,)`: The fold of every query, `0` to `folds - 1`; queries without a subset
+        are one.
+
+    Raises:
+        ValueError: If there are fewer than two folds, or fewer subsets than folds.
+    """
+    _check_folds(folds)
+    names, subset_of = np.unique([subset or "" for subset in subsets], return_inverse=True)
+    if len(names) < folds:
+        raise ValueError(f"There are {len(names)} subsets, too few for {folds} folds.")
+    return (np.random.default_rng(seed).permutation(len(names)) % folds)[subset_of]
 
 
 def split_indices(
@@ -74,6 +90,11 @@ def split_indices(
     else:
         raise ValueError(f"`by` must be 'row' or 'subset', got {by!r}.")
     return np.flatnonzero(~test), np.flatnonzero(test)
+
+
+def _check_folds(folds: int):
+    if folds < 2:
+        raise ValueError(f"A split needs at least two folds, got {folds}.")
 
 
 def _group_key(text: str) -> str:

@@ -13,7 +13,7 @@ from transformers.utils import logging
 from zooter_hf.modeling import ExpertSpec
 from zooter_hf.rewards import storage
 from zooter_hf.rewards.rows import RowProblem, list_problems
-from zooter_hf.rewards.splitting import deal_folds, split_indices
+from zooter_hf.rewards.splitting import deal_folds, deal_subsets, split_indices
 from zooter_hf.rewards.summary import TableSummary, summarize
 
 
@@ -382,14 +382,25 @@ class RewardTable:
         dataset = self.dataset.remove_columns("tags").add_column("tags", column, feature=self.dataset.features["tags"])
         return self._with(dataset)
 
-    def folds(self, folds: int = 5, seed: int = 0) -> np.ndarray:
-        """Deals the queries of every subset evenly over folds, for cross-validation.
+    def folds(self, folds: int = 5, seed: int = 0, *, by: Literal["row", "subset"] = "row") -> np.ndarray:
+        """Deals the queries over folds, for cross-validation.
 
-        Queries that differ in nothing but case, digits and punctuation stay together.
+        Args:
+            folds: How many.
+            seed: Which queries they hold.
+            by: `"row"` deals every subset evenly, and keeps queries together that differ in nothing but case, digits
+                and punctuation. `"subset"` deals whole subsets, for what a router makes of kinds it has not seen.
 
         Returns:
             `numpy.ndarray` of shape `(queries,)`: Numbers from 0 to `folds - 1`.
+
+        Raises:
+            ValueError: If there are fewer than two folds, or fewer distinct queries or subsets than folds.
         """
+        if by not in ("row", "subset"):
+            raise ValueError(f"`by` must be 'row' or 'subset', got {by!r}.")
+        if by == "subset":
+            return deal_subsets(self.subsets, folds, seed)
         return deal_folds(self.texts(), self.subsets, folds, seed)
 
     def split(
