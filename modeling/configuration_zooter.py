@@ -69,12 +69,15 @@ class ExpertSpec:
             US dollars per million output tokens.
         context_length (`int`, *optional*):
             The most tokens, query and answer together, that the expert takes.
+        options (`dict`, *optional*):
+            What the back end needs to know besides: see [`zooter_hf.experts`]. JSON values only. Keys are named by
+            the environment variable that holds them (`api_key_env`).
         metadata (`dict`, *optional*):
             Anything else worth keeping (size, licence, release date). JSON values only.
 
     Raises:
-        ValueError: If a field has a value that cannot be right, or `metadata` or `base_url` carries a secret: specs
-            are published with the router, and keys belong into the environment.
+        ValueError: If a field has a value that cannot be right, or `options`, `metadata` or `base_url` carries a
+            secret: specs are published with the router, and keys belong into the environment.
     """
 
     name: str
@@ -84,6 +87,7 @@ class ExpertSpec:
     input_price: float | None = None
     output_price: float | None = None
     context_length: int | None = None
+    options: dict[str, Any] = field(default_factory=dict)
     metadata: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self):
@@ -107,25 +111,30 @@ class ExpertSpec:
             raise ValueError(
                 f"Expert {self.name!r}: `context_length` must be a positive number of tokens, got {length!r}."
             )
-        if not isinstance(self.metadata, Mapping):
-            raise ValueError(f"Expert {self.name!r}: `metadata` must be a dict, got {type(self.metadata).__name__}.")
-        self._refuse_secrets()
-
-    def _refuse_secrets(self):
-        for key in self.metadata:
-            lowered = str(key).lower().replace("-", "_")
-            for word in _NOT_SECRET_WORDS:
-                lowered = lowered.replace(word, "")
-            if any(word in lowered for word in _SECRET_WORDS):
-                raise ValueError(
-                    f"Expert {self.name!r}: `metadata` has the key {key!r}, which looks like a secret. Experts are "
-                    "published with the router: keep keys in environment variables."
-                )
+        for name in ("options", "metadata"):
+            value = getattr(self, name)
+            if not isinstance(value, Mapping):
+                raise ValueError(f"Expert {self.name!r}: `{name}` must be a dict, got {type(value).__name__}.")
+            self._refuse_secrets(name, value)
         if self.base_url is not None and "@" in urlsplit(self.base_url).netloc:
             raise ValueError(
                 f"Expert {self.name!r}: `base_url` carries a user name or password. Experts are published with the "
                 "router: keep keys in environment variables."
             )
+
+    def _refuse_secrets(self, name: str, values: Mapping[str, Any]):
+        for key, value in values.items():
+            lowered = str(key).lower().replace("-", "_")
+            for word in _NOT_SECRET_WORDS:
+                lowered = lowered.replace(word, "")
+            # What ends in `_env` names an environment variable, and does not hold what is in it.
+            if not lowered.endswith("_env") and any(word in lowered for word in _SECRET_WORDS):
+                raise ValueError(
+                    f"Expert {self.name!r}: `{name}` has the key {key!r}, which looks like a secret. Experts are "
+                    "published with the router: keep keys in environment variables."
+                )
+            if isinstance(value, Mapping):
+                self._refuse_secrets(name, value)
 
     @classmethod
     def from_value(cls, value: "ExpertSpec | Mapping[str, Any] | str") -> "ExpertSpec":

@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "modeling": set(),
     "conversion": {"modeling", "rewards"},
     "experts": {"modeling"},
-    "rewards": {"experts", "modeling"},  # of modeling the ExpertSpec only
+    "rewards": {"experts", "modeling", "routing"},
     "distillation": {"modeling", "rewards", "routing", "evaluation"},
     "routing": {"modeling"},
     "ensemble": {"experts", "routing", "modeling"},
