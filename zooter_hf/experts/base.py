@@ -119,10 +119,27 @@ class ExpertError(RuntimeError):
     """An expert that cannot answer at all: names it, and says what to do. Holds nothing secret."""
 
 
-class Expert(ABC):
-    """Answers queries. A context manager: leaving it frees what the expert holds.
+class Loadable:
+    """Holds a model or a connection from its first use, or `load`, to `close`.
 
-    Nothing is loaded and no server is called before the first answer, or `load`.
+    A context manager: leaving it closes. What is closed may be used again, and loads again.
+    """
+
+    def load(self):
+        """Makes ready; nothing by default."""
+
+    def close(self):
+        """Frees what is held; nothing by default."""
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+
+class Expert(Loadable, ABC):
+    """Answers queries. Nothing is loaded and no server is called before the first answer, or `load`.
 
     Args:
         spec: What the expert is.
@@ -160,18 +177,6 @@ class Expert(ABC):
         Raises:
             ExpertError: If the query cannot be answered.
         """
-
-    def load(self):
-        """Makes ready: loads the model, or nothing for a server."""
-
-    def close(self):
-        """Frees what is held; the expert may be used again, and loads again."""
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.close()
 
 
 def to_messages(query: Query, settings: GenerationSettings | None = None) -> list[dict[str, Any]]:

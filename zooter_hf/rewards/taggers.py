@@ -4,13 +4,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
-from zooter_hf.experts import Query
+from zooter_hf.experts import Loadable, Query
 
 
-class Tagger(ABC):
+class Tagger(Loadable, ABC):
     """Tags queries.
 
-    A context manager: leaving it frees what the tagger holds. Nothing is loaded before the first tag, or `load`.
+    Nothing is loaded before the first tag, or `load`.
     """
 
     #: Whether the tags of a query depend on the other queries: then all are tagged at once, at the end.
@@ -24,15 +24,3 @@ class Tagger(ABC):
     @abstractmethod
     def tag(self, queries: Sequence[Query]) -> list[list[str] | None]:
         """Tags queries, in their order; `None` for a query that the tagger failed on."""
-
-    def load(self):
-        """Makes ready, e.g. loads the model."""
-
-    def close(self):
-        """Frees what is held; the tagger may be used again, and loads again."""
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.close()

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from zooter_hf.experts import Query
+from zooter_hf.experts import Loadable, Query
 
 
 @dataclass(frozen=True)
@@ -23,10 +23,10 @@ class Scorable:
     reference: str | None = None
 
 
-class Teacher(ABC):
+class Teacher(Loadable, ABC):
     """Scores answers: higher is better, on a scale of its own.
 
-    A context manager: leaving it frees what the teacher holds. Nothing is loaded before the first score, or `load`.
+    Nothing is loaded before the first score, or `load`.
     """
 
     #: Whether the score of an answer depends on the other answers to the query. If not, items hold one answer each.
@@ -47,15 +47,3 @@ class Teacher(ABC):
         Returns:
             For every item one number an answer; `None` where the teacher cannot say.
         """
-
-    def load(self):
-        """Makes ready, e.g. loads the model."""
-
-    def close(self):
-        """Frees what is held; the teacher may be used again, and loads again."""
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.close()
