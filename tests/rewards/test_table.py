@@ -51,7 +51,9 @@ def test_columns(table):
 @pytest.mark.parametrize("chats", [False, True])
 def test_saved_and_loaded_it_is_the_same(tmp_path, name, chats):
     rows = [dict(row) for row in ROWS]
-    rows[0].update(costs={"a": 0.5, "b/c.d": None}, responses={"a": "4", "b/c.d": None})
+    rows[0].update(
+        spreads={"a": 0.1, "b/c.d": None}, costs={"a": 0.5, "b/c.d": None}, responses={"a": "4", "b/c.d": None}
+    )
     rows[1]["query"] = "17"  # JSON by accident
     rows[2]["query"] = '"quoted"'
     if chats:
@@ -62,6 +64,7 @@ def test_saved_and_loaded_it_is_the_same(tmp_path, name, chats):
     assert list(loaded) == rows
     assert loaded.experts == table.experts
     torch.testing.assert_close(loaded.costs, table.costs, equal_nan=True)
+    torch.testing.assert_close(loaded.spreads, table.spreads, equal_nan=True)
 
 
 def test_experts_order_is_the_one_that_is_given(tmp_path):

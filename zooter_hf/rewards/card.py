@@ -40,6 +40,7 @@ def write_dataset_card(table: "RewardTable", folder: Path, title: str, repo_id: 
         repo_id=repo_id or "path/to/this/table",
         experts=table.experts,
         summary=table.summary(),
+        has_spreads="spreads" in table.dataset.column_names,
         has_costs="costs" in table.dataset.column_names,
         has_responses="responses" in table.dataset.column_names,
         mark=GENERATED_MARK,

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 
-COLUMNS = ("query", "rewards", "tags", "subset", "costs", "responses")
+# One value an expert; all but the rewards may be missing.
+PER_EXPERT = ("rewards", "spreads", "costs", "responses")
 SHOWN_PROBLEMS = 10
 
 
@@ -34,8 +35,8 @@ def check_row(row: Any, expert_names: Sequence[str]) -> dict[str, Any]:
     """Brings a row into the shape that a table holds.
 
     Args:
-        row: With `query` and `rewards`, and perhaps `tags`, `subset`, `costs` and `responses`. Other keys are passed
-            over.
+        row: With `query` and `rewards`, and perhaps `tags`, `subset`, `spreads`, `costs` and `responses`. Other keys
+            are passed over.
         expert_names: The experts of the table, in its order.
 
     Returns:
@@ -55,11 +56,13 @@ def check_row(row: Any, expert_names: Sequence[str]) -> dict[str, Any]:
         "rewards": _check_numbers("rewards", row["rewards"], expert_names, required=True),
         "tags": _check_tags(row.get("tags")),
         "subset": _check_subset(row.get("subset")),
+        "spreads": None,
         "costs": None,
         "responses": None,
     }
-    if row.get("costs") is not None:
-        checked["costs"] = _check_numbers("costs", row["costs"], expert_names, required=False)
+    for name in ("spreads", "costs"):
+        if row.get(name) is not None:
+            checked[name] = _check_numbers(name, row[name], expert_names, required=False)
     if row.get("responses") is not None:
         responses = _check_experts("responses", row["responses"], expert_names, required=False)
         for name, response in responses.items():

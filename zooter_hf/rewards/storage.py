@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from transformers.utils import logging
 
-from zooter_hf.rewards.rows import NoRewardError, RowProblem, check_row, list_problems
+from zooter_hf.rewards.rows import PER_EXPERT, NoRewardError, RowProblem, check_row, list_problems
 
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ def features_of(expert_names: Sequence[str], chats: bool) -> "Features":
             "rewards": {name: Value("float64") for name in expert_names},
             "tags": List(Value("string")),
             "subset": Value("string"),
+            "spreads": {name: Value("float64") for name in expert_names},
             "costs": {name: Value("float64") for name in expert_names},
             "responses": {name: Value("string") for name in expert_names},
         }
@@ -70,7 +71,7 @@ def write_rows(
     from datasets.arrow_writer import ArrowWriter
 
     left_out, malformed = [], []
-    chats, filled = False, {"costs": False, "responses": False}
+    chats, filled = False, dict.fromkeys(PER_EXPERT[1:], False)
     path = directory / "rows.arrow"
     # Strings are JSON as well until it is known that there is no chat: a string that happens to be JSON stays one.
     with ArrowWriter(path=str(path), features=features_of(expert_names, chats=True)) as writer:
@@ -148,7 +149,7 @@ def _is_sound(dataset: "Dataset", expert_names: Sequence[str]) -> bool:
             return False
         any_known = None
         for name in expert_names:
-            for column in ("rewards", "costs"):
+            for column in ("rewards", "spreads", "costs"):
                 if column not in batch.column_names:
                     continue
                 values = pc.struct_field(batch[column].combine_chunks(), [name])

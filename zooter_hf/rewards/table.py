@@ -12,7 +12,7 @@ from transformers.utils import logging
 
 from zooter_hf.modeling import ExpertSpec
 from zooter_hf.rewards import storage
-from zooter_hf.rewards.rows import RowProblem, list_problems
+from zooter_hf.rewards.rows import PER_EXPERT, RowProblem, list_problems
 from zooter_hf.rewards.splitting import deal_folds, deal_subsets, split_indices
 from zooter_hf.rewards.summary import TableSummary, summarize
 
@@ -26,14 +26,14 @@ logger = logging.get_logger(__name__)
 
 
 class RewardTable:
-    """Queries, the rewards of all experts on them, and perhaps tags, subsets, costs and responses.
+    """Queries, the rewards of all experts on them, and perhaps tags, subsets, spreads, costs and responses.
 
     The rows lie in a memory-mapped `datasets.Dataset`, so a table may be larger than the memory. Make one with
     [`~RewardTable.load`] or [`~RewardTable.from_rows`].
 
     Args:
-        dataset: Columns `query` (a string or chat messages), `rewards`, `tags`, `subset`, and perhaps `costs` (US
-            dollars) and `responses`; checked already.
+        dataset: Columns `query` (a string or chat messages), `rewards`, `tags`, `subset`, and perhaps `spreads` (of
+            the rewards of several sampled answers), `costs` (US dollars) and `responses`; checked already.
         experts: The experts, in the order of the columns of every array of this table.
         left_out: What is wrong with the rows that were left out.
 
@@ -73,7 +73,8 @@ class RewardTable:
         """Makes a table of rows, which may come from a generator.
 
         Args:
-            rows: As they stand in a file: `query`, `rewards`, and perhaps `tags`, `subset`, `costs`, `responses`.
+            rows: As they stand in a file: `query`, `rewards`, and perhaps `tags`, `subset`, `spreads`, `costs`,
+                `responses`.
             experts: The experts and their order. By default those that the first row names.
 
         Raises:
@@ -278,6 +279,14 @@ class RewardTable:
         return self._matrix("costs") if "costs" in self.dataset.column_names else None
 
     @property
+    def spreads(self) -> torch.Tensor | None:
+        """Standard deviations of the rewards over several sampled answers; `None` if the table has none.
+
+        Float64 of shape `(queries, experts)`, NaN where there were fewer than two answers.
+        """
+        return self._matrix("spreads") if "spreads" in self.dataset.column_names else None
+
+    @property
     def tags(self) -> list[list[str]]:
         """The tags of every query."""
         return [of_query or [] for of_query in self._column("tags").to_pylist()]
@@ -336,11 +345,10 @@ class RewardTable:
         specs = {expert.name: expert for expert in self.experts}
         if unknown := [name for name in names if name not in specs]:
             raise ValueError(f"There are no experts {unknown}; the table has {self.expert_names}.")
-        keep = ("rewards", "costs", "responses")
         rows = (
             {
                 **row,
-                **{column: {name: row[column].get(name) for name in names} for column in keep if column in row},
+                **{column: {name: row[column].get(name) for name in names} for column in PER_EXPERT if column in row},
             }
             for row in self
         )
@@ -360,13 +368,12 @@ class RewardTable:
                 for expert in self.experts
             ]
         )
-        keep = ("rewards", "costs", "responses")
         rows = (
             {
                 **row,
                 **{
                     column: {names.get(name, name): value for name, value in row[column].items()}
-                    for column in keep
+                    for column in PER_EXPERT
                     if column in row
                 },
             }
@@ -454,7 +461,7 @@ class RewardTable:
                 right = other[theirs[key]] if key in theirs else {}
                 row = {**right, **left}
                 row["tags"] = list(dict.fromkeys([*left.get("tags", []), *right.get("tags", [])]))
-                for column in ("rewards", "costs", "responses"):
+                for column in PER_EXPERT:
                     values = {**(left.get(column) or {}), **(right.get(column) or {})}
                     row[column] = {expert.name: values.get(expert.name) for expert in experts} if values else None
                 yield row
