@@ -12,11 +12,16 @@ from zooter_hf.experts.base import (
     Usage,
     to_messages,
 )
+from zooter_hf.experts.endpoint import EndpointExpert
+from zooter_hf.experts.factory import BACKENDS, make_expert
+from zooter_hf.experts.files import load_experts
 
 
 __all__ = [
+    "BACKENDS",
     "Answer",
     "Capabilities",
+    "EndpointExpert",
     "Expert",
     "ExpertError",
     "GenerationSettings",
@@ -24,5 +29,7 @@ __all__ = [
     "Message",
     "Query",
     "Usage",
+    "load_experts",
+    "make_expert",
     "to_messages",
 ]

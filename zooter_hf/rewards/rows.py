@@ -54,8 +54,8 @@ def check_row(row: Any, expert_names: Sequence[str]) -> dict[str, Any]:
     checked = {
         "query": check_query(row["query"]),
         "rewards": _check_numbers("rewards", row["rewards"], expert_names, required=True),
-        "tags": _check_tags(row.get("tags")),
-        "subset": _check_subset(row.get("subset")),
+        "tags": check_tags(row.get("tags")),
+        "subset": check_subset(row.get("subset")),
         "spreads": None,
         "costs": None,
         "responses": None,
@@ -111,7 +111,8 @@ def _check_numbers(column: str, values: Any, expert_names: Sequence[str], requir
     return numbers
 
 
-def _check_tags(tags: Any) -> list[str]:
+def check_tags(tags: Any) -> list[str]:
+    """Returns tags without repetitions; raises `ValueError` if they are not a list of strings."""
     if tags is None:
         return []
     if isinstance(tags, str) or not isinstance(tags, Iterable):
@@ -122,7 +123,8 @@ def _check_tags(tags: Any) -> list[str]:
     return list(dict.fromkeys(tags))
 
 
-def _check_subset(subset: Any) -> str | None:
+def check_subset(subset: Any) -> str | None:
+    """Returns a subset; raises `ValueError` if it is neither a string nor `None`."""
     if subset is not None and (not isinstance(subset, str) or not subset):
         raise ValueError(f"`subset` must be a string that is not empty, got {_shorten(subset)}")
     return subset
