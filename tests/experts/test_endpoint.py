@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import logging
+import signal
 import threading
 import time
 import traceback
@@ -202,6 +203,25 @@ def test_closing_ends_what_is_under_way(make, server):
         next(stream)
 
 
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs a timer signal")
+def test_an_interruption_ends_the_requests_and_not_the_expert(make, server):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    server.inject("slow", times=8, seconds=3)
+    expert, before = make(clock=None), signal.signal(signal.SIGALRM, interrupt)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 1)
+        with pytest.raises(KeyboardInterrupt):
+            expert.answer(["x"] * 100)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    sent = len(server.requests)
+    assert texts(expert.answer(["y"])) == ["y"]
+    assert len(server.requests) == sent + 1 <= 9
+
+
 def test_what_is_dropped_leaves_no_thread(make, server):
     expert = EndpointExpert(ExpertSpec("dropped", model="echo", backend="endpoint", base_url=server.base_url))
     expert.answer(["x"])
@@ -229,10 +249,10 @@ def test_what_fails_for_the_moment_is_tried_again(make, server, clock, fault):
 
 
 def test_an_answer_that_does_not_come_is_asked_for_again(make, server, clock):
-    server.inject("slow", seconds=0.5)
-    assert texts(make(timeout=0.2).answer(["x"])) == ["x"]
-    server.inject("slow", times=None, where="slow", seconds=0.5)
-    slow, quick = make(timeout=0.2, retries=1).answer(["slow", "quick"])
+    server.inject("slow", seconds=1.5)
+    assert texts(make(timeout=0.7).answer(["x"])) == ["x"]
+    server.inject("slow", times=None, where="slow", seconds=1.5)
+    slow, quick = make(timeout=0.7, retries=1).answer(["slow", "quick"])
     assert "in time" in slow.error
     assert quick.text == "quick"
 
@@ -481,7 +501,9 @@ def test_the_key_is_sent_and_read_anew(make, server, monkeypatch):
 def test_keys_are_never_repeated(make, server, monkeypatch, caplog, way, fault):
     monkeypatch.setenv("SERVER_KEY", KEY)
     caplog.set_level(logging.DEBUG)
-    body = {"error": {"message": f"I know {KEY}, from 'Authorization: Bearer {KEY}'; {'x' * 260} {KEY}"}}
+    start = f"I know {KEY}, from 'Authorization: Bearer {KEY}', not 'Bearer sk-only-another'; "
+    # What is long is cut, here within the key.
+    body = {"error": {"message": f"{start.ljust(290, '.')}{KEY}"}}
     if fault == "not JSON":
         server.inject(200, times=None, body=f"data: {KEY}\n\n")
     elif fault == "late":

@@ -1,6 +1,7 @@
 """Other engines do the same work, and come to the same table."""
 
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -9,9 +10,10 @@ import pytest
 
 from tests.rewards.labelling.fakes import Echo, FirstWord, length_of_answer
 from zooter_hf import RewardTable
-from zooter_hf.experts import ExpertError
+from zooter_hf.experts import ExpertError, GenerationSettings
 from zooter_hf.rewards.labelling import collect_rewards, label
-from zooter_hf.rewards.labelling.engines import LocalEngine
+from zooter_hf.rewards.labelling.engines import LocalEngine, _Actor
+from zooter_hf.rewards.labelling.workers import AnswerWorker
 
 
 ROOT = Path(__file__).parents[3]
@@ -27,21 +29,34 @@ def ray():
 
 
 def test_ray_comes_to_the_same_table(tmp_path, queries, ray):
-    """The same answers, scores and tags, and the same failures by name."""
-
-    def experts():
-        dead = Echo("loud", error=ExpertError("loud: no server at http://localhost:1"))
-        return [dead, Echo("calm", fails_on=["Why?"])]
-
-    arguments = {"tagger": FirstWord(), "chunk_size": 2}
-    expected = label(queries, experts(), length_of_answer, output=tmp_path / "local", **arguments)
-    labelling = label(queries, experts(), length_of_answer, output=tmp_path / "ray", engine="ray", **arguments)
+    """Every stage starts actors of its own, which takes seconds: there is one expert here and no tagger."""
+    arguments = {"chunk_size": 2}
+    expert = Echo("calm", fails_on=["Why?"])
+    expected = label(queries, [expert], length_of_answer, output=tmp_path / "local", **arguments)
+    labelling = label(queries, [expert], length_of_answer, output=tmp_path / "ray", engine="ray", **arguments)
     assert list(labelling.table) == list(expected.table) and len(expected.table) == 4
     assert labelling.summary == expected.summary
     # What one engine has done the other does not do again.
     again = Echo("calm")
     collect_rewards(queries, [again], length_of_answer, output=tmp_path / "ray", **arguments)
     assert [text for text, _ in again.asked] == ["Why?"]
+
+
+class Unpicklable(Exception):
+    def __init__(self, one, two):
+        super().__init__(one)
+
+
+@pytest.mark.parametrize("error", [ExpertError("loud: no server"), Unpicklable("loud: no server", 2)])
+def test_what_fails_in_an_actor_is_told(error):
+    actor = _Actor(pickle.dumps(AnswerWorker(Echo("loud"), GenerationSettings())))
+    batch = {"unit": [3, 4], "payload": [pickle.dumps(("Why?", 0))] * 2}
+    results = actor(batch)
+    assert results["unit"] == [3, 4]
+    assert [pickle.loads(result).text for result in results["result"]] == ["loud, seed 0: Why?"] * 2
+    actor.worker.held.error = error
+    failures = [pickle.loads(result) for result in actor(batch)["result"]]
+    assert all("loud: no server" in str(failure.error) for failure in failures)
 
 
 SCRIPT = """
@@ -61,8 +76,8 @@ print("asked", sum(len(expert.asked) for expert in experts), "rows", len(table))
 def test_processes_of_accelerate_share_the_queries(tmp_path, queries, experts):
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines"]
-    command += ["1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+    # What `accelerate launch` starts where there are several GPUs.
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     result = subprocess.run(
         [*command, str(script), str(tmp_path / "t")],
         env={**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"},

@@ -50,9 +50,10 @@ class LocalEngine(Engine):
     def __init__(self):
         self._state = None
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            import torch
             from accelerate import PartialState
 
-            self._state = PartialState()
+            self._state = PartialState(cpu=not torch.accelerator.is_available())
             self.rank, self.world_size = self._state.process_index, self._state.num_processes
 
     def run(self, worker, units, payload, chunk_size):

@@ -39,8 +39,10 @@ def _do(
 
     `to_value` makes JSON of a result, or `None` if it is not to be kept.
     """
-    todo = engine.share([each for each in dict(units).items() if each[0] not in store])
-    done = len(units) - len(todo) if engine.world_size == 1 else 0
+    # Shared before it is looked at what is done: another process may be at work already, and have done some.
+    share = engine.share(list(dict(units).items()))
+    todo = [each for each in share if each[0] not in store]
+    done = len(share) - len(todo)
     with logging.tqdm(total=done + len(todo), initial=done, desc=description, unit=unit) as progress:
         for chunk, results in engine.run(worker, todo, lambda each: payload(each[1]), chunk_size):
             values = ((key, to_value(result)) for (key, _), result in zip(chunk, results, strict=True))
