@@ -29,6 +29,7 @@ _LOADED_ON_USE = {
     "EvaluationReport": "zooter_hf.evaluation",
     "RewardTable": "zooter_hf.rewards",
     "ZooterTrainer": "zooter_hf.distillation",
+    "collect_rewards": "zooter_hf.rewards.labelling",
     "evaluate": "zooter_hf.evaluation",
 }
 
@@ -61,5 +62,6 @@ __all__ = [
     "ZooterRoutingPipeline",
     "ZooterTrainer",
     "__version__",
+    "collect_rewards",
     "evaluate",
 ]

@@ -15,6 +15,7 @@ def main():
     from zooter_hf.cli.distill import distill
     from zooter_hf.cli.evaluate import evaluate
     from zooter_hf.cli.info import info
+    from zooter_hf.cli.label import label
     from zooter_hf.cli.push import push
     from zooter_hf.cli.route import route
 
@@ -24,11 +25,11 @@ def main():
         add_completion=False,
         pretty_exceptions_enable=False,
     )
-    for command in (route, convert, distill, evaluate, info, push):
+    for command in (route, label, convert, distill, evaluate, info, push):
         app.command()(command)
     try:
         app()
-    except (OSError, ValueError, TypeError, ImportError) as error:
+    except (OSError, ValueError, TypeError, ImportError, RuntimeError) as error:
         if os.environ.get("ZOOTER_TRACEBACK"):
             raise
         sys.exit(f"zooter: error: {error}\n(set ZOOTER_TRACEBACK=1 to see where it comes from)")

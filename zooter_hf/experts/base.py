@@ -138,6 +138,12 @@ class Loadable:
         self.close()
 
 
+# Of a spec, what answers do not depend on: prices may change, and an expert be renamed, without new answers.
+_NOT_IN_ANSWERS = ("name", "input_price", "output_price", "metadata", "options")
+# Of its options, what changes how answers are come by, and not what they say.
+_NOT_IN_ANSWERS_OPTIONS = ("api_key_env", "concurrency", "timeout", "retries", "device_map", "batch_size")
+
+
 class Expert(Loadable, ABC):
     """Answers queries. Nothing is loaded and no server is called before the first answer, or `load`.
 
@@ -150,6 +156,13 @@ class Expert(Loadable, ABC):
 
     def __init__(self, spec: ExpertSpec):
         self.spec = spec
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What its answers depend on, as JSON values: experts of the same identity give the same answers."""
+        identity = {key: value for key, value in self.spec.to_dict().items() if key not in _NOT_IN_ANSWERS}
+        identity["options"] = {k: v for k, v in self.spec.options.items() if k not in _NOT_IN_ANSWERS_OPTIONS}
+        return identity
 
     @property
     @abstractmethod

@@ -133,7 +133,7 @@ class _Failure:
 
 
 class _Actor:
-    """A worker in an actor; it is made once, with the first batch: Ray would start an actor that fails over and over."""
+    """A worker in an actor; made with the first batch, as Ray would start an actor that fails over and over."""
 
     def __init__(self, worker: bytes):
         self.pickled = worker

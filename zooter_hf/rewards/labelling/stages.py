@@ -18,11 +18,6 @@ from zooter_hf.rewards.teachers import Scorable, Teacher
 
 logger = logging.get_logger(__name__)
 
-# Of a spec, what its answers do not depend on: prices may change, and an expert be renamed, without new answers.
-_NOT_IN_ANSWERS = ("name", "input_price", "output_price", "metadata")
-# Of its options, what changes how answers are come by, not what they say.
-_NOT_IN_ANSWERS_OPTIONS = ("api_key_env", "concurrency", "timeout", "retries", "device_map", "batch_size")
-
 
 def _do(
     engine: Engine,
@@ -74,14 +69,9 @@ class Answers:
         self._keys = [self._keys_of(expert) for expert in experts]
 
     def _keys_of(self, expert: Expert) -> list[list[str]]:
-        spec = {key: value for key, value in expert.spec.to_dict().items() if key not in _NOT_IN_ANSWERS}
-        options = {k: v for k, v in expert.spec.options.items() if k not in _NOT_IN_ANSWERS_OPTIONS}
-        spec["options"] = options
-        if "model" not in spec:
-            spec["name"] = expert.spec.name
         settings = self.settings.to_dict()
         return [
-            [key_of("answer", spec, settings, sample, item.query) for sample in range(self.samples)]
+            [key_of("answer", expert.identity, settings, sample, item.query) for sample in range(self.samples)]
             for item in self.items
         ]
 

@@ -64,7 +64,7 @@ class InsTagger(Tagger):
         """The LLM, its prompt, how it generates, and how many tags are kept."""
         return {
             "type": "InsTagger",
-            "expert": self.expert.spec.to_dict(),
+            "expert": self.expert.identity,
             "prompt": self.prompt,
             "generation": self.generation.to_dict(),
             "max_tags": self.max_tags,

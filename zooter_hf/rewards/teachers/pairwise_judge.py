@@ -54,7 +54,7 @@ class PairwiseJudge(PairwiseTeacher):
         """The judge, its prompt, and how it generates."""
         return {
             "type": "PairwiseJudge",
-            "expert": self.expert.spec.to_dict(),
+            "expert": self.expert.identity,
             "prompt": self.prompt,
             "generation": self.generation.to_dict(),
         }
