@@ -10,10 +10,15 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
+from transformers import BertForSequenceClassification
 
+from tests.conftest import ENCODERS
+from tests.experts.tiny_models import save_model
 from tests.hub_server import HubServer
 from zooter_hf import RewardTable
 from zooter_hf.conversion.reward_tables import load
+from zooter_hf.experts import load_experts
 
 
 ROOT = Path(__file__).parent.parent
@@ -31,6 +36,7 @@ def world(make_router, tmp_path_factory):
     router.tokenizer.save_pretrained(folder / "encoder")
     shutil.copytree(folder / "encoder", folder / "all-MiniLM-L6-v2")
     write_scores(folder)
+    write_experts(folder, router)
     with HubServer() as hub:
         hub.create_repo("microsoft/mdeberta-v3-base")
         hub.commit("microsoft/mdeberta-v3-base", {p.name: p.read_bytes() for p in (folder / "encoder").iterdir()})
@@ -43,6 +49,19 @@ def world(make_router, tmp_path_factory):
             "COLUMNS": "160",
         }
         yield folder, environment
+
+
+def write_experts(folder, router):
+    """Experts, a reward model and queries, all tiny."""
+    save_model(folder / "small", seed=0, max_position_embeddings=1024)
+    save_model(folder / "large", seed=1, max_position_embeddings=1024)
+    experts = [{"name": name, "backend": "transformers", "model": name} for name in ("small", "large")]
+    (folder / "experts.yaml").write_text(yaml.safe_dump(experts), encoding="utf-8")
+    config = ENCODERS["bert"](len(router.tokenizer))
+    config.num_labels = 1
+    BertForSequenceClassification(config).save_pretrained(folder / "reward-model")
+    router.tokenizer.save_pretrained(folder / "reward-model")
+    (folder / "queries.jsonl").write_text('"Why?"\n{"query": "Who?", "subset": "s"}\n', encoding="utf-8")
 
 
 def write_scores(folder):
@@ -81,7 +100,7 @@ def test_python_and_command_line_blocks_run_in_order(world):
     assert len(commands) >= 5
     for line in commands:
         assert run(
-            re.sub(r"\bzooter(?= (route|convert|distill|evaluate|info|push))", lambda _: zooter, line),
+            re.sub(r"\bzooter(?= (route|label|convert|distill|evaluate|info|push))", lambda _: zooter, line),
             world,
             shell=True,
         ).stdout
@@ -98,12 +117,19 @@ def test_other_commands_are_ones_that_exist():
 
 
 def test_no_block_is_left_out():
-    assert {language for language, _ in BLOCKS} <= {*RUNNABLE, "json", "bibtex"}
+    assert {language for language, _ in BLOCKS} <= {*RUNNABLE, "json", "yaml", "sh", "bibtex"}
 
 
 def test_the_row_of_a_reward_table_is_one():
     rows = [json.loads(block) for language, block in BLOCKS if language == "json"]
     assert len(RewardTable.from_rows(rows)) == 1
+
+
+def test_the_list_of_experts_is_one(tmp_path):
+    (block,) = [block for language, block in BLOCKS if language == "yaml"]
+    (tmp_path / "experts.yaml").write_text(block, encoding="utf-8")
+    specs = load_experts(tmp_path / "experts.yaml")
+    assert [spec.backend for spec in specs] == ["transformers", "adapter", "endpoint"]
 
 
 def test_named_modules_exist():
