@@ -468,7 +468,7 @@ class TestOptions:
 
     def test_gguf_needs_its_library(self, folder, monkeypatch):
         monkeypatch.setitem(sys.modules, "gguf", None)
-        with pytest.raises(ImportError, match="pip install gguf"):
+        with pytest.raises(ImportError, match=r"pip install .zooter-hf\[gguf\]"):
             make(folder, {"gguf_file": "model.gguf"}).load()
 
     def test_capabilities(self, expert):

@@ -90,7 +90,7 @@ def check_libraries(expert: str, options: Mapping[str, Any]):
         ImportError: If one is not installed.
     """
     if "gguf_file" in options and importlib.util.find_spec("gguf") is None:
-        raise ImportError(f"Expert {expert!r}: the option `gguf_file` needs the library gguf. Run `pip install gguf`.")
+        raise ImportError(f'Expert {expert!r}: the option `gguf_file` needs gguf: pip install "zooter-hf[gguf]"')
 
 
 def load_tokenizer(expert: str, source: str, options: Mapping[str, Any]):
