@@ -1,0 +1,1 @@
+"""Whole runs on real models, from queries to an evaluated router."""
