@@ -88,7 +88,6 @@ def main():
         chunk_size=8,
     )
     print(labelling.summary)
-    print(labelling.table.summary())
     args = DistillationArguments(str(output / "router"), freeze_encoder=True, per_device_train_batch_size=16)
     result = distill(labelling.table, arguments.encoder, output / "router", args, test_share=0.25, overwrite=True)
     print(result.report)
