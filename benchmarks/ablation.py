@@ -7,7 +7,7 @@ routed expert, in percent, as mean and standard deviation over the seeds: on Rou
 benchmarks, on LLMRouter over the queries. The difference to the default is paired over the queries, averaged over the
 seeds, with a 95 % bootstrap interval. With `--by subset` whole subsets are held out: what a choice is worth on kinds
 of queries that were not trained on. Variants that train the encoder take minutes a run; they are asked for with
---trained-encoder, and are then compared on one fold with one seed.
+--trained-encoder, and are then compared on one fold with one seed, on the first and last 64 tokens of a query.
 """
 
 import argparse
@@ -167,12 +167,11 @@ def compare_training(data: Data, fold: int = 0):
     default = None
     for name, changes in TRAINED.items():
         recipe, _ = vary(changes)
+        recipe = Recipe(recipe.arguments, {**recipe.config, "max_query_tokens": 128})
         args = DistillationArguments(
             "unused", save_strategy="no", logging_strategy="no", disable_tqdm=True, seed=0, **recipe.arguments
         )
-        trainer = ZooterTrainer(
-            new_router(training, data.encoder, recipe, seed=0), args, training, embeddings=data.embeddings[rest]
-        )
+        trainer = ZooterTrainer(new_router(training, data.encoder, recipe, seed=0), args, training)
         trainer.train()
         routed = routed_rewards(test.rewards, predict(trainer.finish(), test.queries).probabilities.argmax(dim=1))
         default = routed if default is None else default
