@@ -12,10 +12,12 @@ of queries that were not trained on. Variants that train the encoder take minute
 
 import argparse
 import statistics
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
+from transformers import PrinterCallback
 
 from benchmarks.llmrouter import RECIPE
 from benchmarks.routerdc import NOT_TRAINED_ON
@@ -77,10 +79,13 @@ class Data:
 
     def __init__(self, name: str, table: RewardTable, average: str, encoder: str):
         self.name, self.table, self.encoder = name, table, encoder
-        self.embeddings = predict(
-            new_router(table, encoder, RECIPE, seed=0), table.queries, description=name
-        ).embeddings
         self.groups = list(group_by_subset(table.subsets).values()) if average == "subsets" else None
+
+    @cached_property
+    def embeddings(self) -> torch.Tensor:
+        """The query embeddings, shape `(queries, hidden_size)`."""
+        router = new_router(self.table, self.encoder, RECIPE, seed=0)
+        return predict(router, self.table.queries, description=self.name).embeddings
 
     def route(self, recipe: Recipe, seed: int, table: RewardTable, by: str) -> torch.Tensor:
         """Cross-validates a recipe; returns the reward of the routed expert of every query."""
@@ -172,6 +177,7 @@ def compare_training(data: Data, fold: int = 0):
             "unused", save_strategy="no", logging_strategy="no", disable_tqdm=True, seed=0, **recipe.arguments
         )
         trainer = ZooterTrainer(new_router(training, data.encoder, recipe, seed=0), args, training)
+        trainer.remove_callback(PrinterCallback)
         trainer.train()
         routed = routed_rewards(test.rewards, predict(trainer.finish(), test.queries).probabilities.argmax(dim=1))
         default = routed if default is None else default
