@@ -34,4 +34,6 @@ def main():
             raise
         sys.exit(f"zooter: error: {error}\n(set ZOOTER_TRACEBACK=1 to see where it comes from)")
     except KeyboardInterrupt:
+        if sys.argv[1:2] in (["label"], ["distill"]):
+            print("\nzooter: stopped. Give the same command again to go on.", file=sys.stderr)
         sys.exit(130)
