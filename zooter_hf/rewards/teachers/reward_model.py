@@ -30,7 +30,8 @@ class RewardModel(Teacher):
         revision: Branch, tag or commit on the Hub. Give a commit for scores that can be repeated.
         batch_size: Answers in one forward pass.
         dtype: Of the weights: `"auto"` for that of the checkpoint, or a name such as `"bfloat16"`.
-        device_map: Where to put the model; see [`~PreTrainedModel.from_pretrained`].
+        device_map: Where to put the model; see [`~PreTrainedModel.from_pretrained`]. By default the accelerator of
+            this process, if there is one.
         max_length: The most tokens of a conversation; by default what the model takes.
         truncation: `"left"` to cut the beginning of a conversation that is too long. An answer that does not fit by
             itself is still not scored.
@@ -47,7 +48,7 @@ class RewardModel(Teacher):
         revision: str | None = None,
         batch_size: int = 8,
         dtype: str | torch.dtype = "auto",
-        device_map: str | dict[str, Any] | None = "auto",
+        device_map: str | dict[str, Any] | None = None,
         max_length: int | None = None,
         truncation: Literal["left"] | None = None,
         trust_remote_code: bool = False,
@@ -100,11 +101,12 @@ class RewardModel(Teacher):
             )
         tokenizer = AutoTokenizer.from_pretrained(self.model, **shared)
         self._limit = self._find_limit(config, tokenizer)
+        has_device = torch.accelerator.is_available()
         model, info = AutoModelForSequenceClassification.from_pretrained(
             self.model,
             config=config,
             dtype=self.dtype,
-            device_map=self.device_map,
+            device_map=self.device_map or (torch.accelerator.current_accelerator().type if has_device else None),
             use_safetensors=True,
             output_loading_info=True,
             **shared,
