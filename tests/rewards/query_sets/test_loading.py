@@ -1,10 +1,13 @@
 """Query sets as people have them."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 from datasets import Dataset
 
+from tests.hub_server import hub_environment
 from zooter_hf import RewardTable
 from zooter_hf.rewards.query_sets import QueryItem, load_queries
 
@@ -45,6 +48,32 @@ def test_a_reward_table_is_a_query_set(tmp_path):
     RewardTable.from_rows(rows).save(tmp_path / "table")
     expected = [QueryItem("Why?", tags=("t",), subset="s"), QueryItem(CHAT, tags=("t",), subset="s")]
     assert load_queries(tmp_path / "table") == expected
+
+
+HUB_SCRIPT = """
+from huggingface_hub import HfApi
+from zooter_hf.rewards.query_sets import load_queries
+
+api = HfApi()
+api.create_repo("you/queries", repo_type="dataset")
+data = b'{"question": "Why?", "answer": "x"}'
+api.upload_file(path_or_fileobj=data, path_in_repo="train.jsonl", repo_id="you/queries", repo_type="dataset")
+print(load_queries("you/queries"))
+for name, split in (("you/missing", "train"), ("you/queries", "test")):
+    try:
+        load_queries(name, split=split)
+    except (OSError, ValueError) as error:
+        print(error)
+"""
+
+
+def test_a_dataset_on_the_hub(hub, tmp_path):
+    environment = hub_environment(hub, tmp_path / "home")
+    run = subprocess.run([sys.executable, "-c", HUB_SCRIPT], capture_output=True, text=True, env=environment)
+    assert run.returncode == 0, run.stderr
+    items, missing, split = run.stdout.strip().splitlines()
+    assert items == repr([QueryItem("Why?", reference="x")])
+    assert "you/missing" in missing and 'Unknown split "test"' in split
 
 
 def test_columns_that_are_named(tmp_path):
