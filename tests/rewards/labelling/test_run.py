@@ -10,7 +10,7 @@ from zooter_hf import RewardTable
 from zooter_hf.experts import ExpertError, GenerationSettings
 from zooter_hf.rewards.labelling import collect_rewards, label
 from zooter_hf.rewards.labelling.store import Store
-from zooter_hf.rewards.teachers import CallableTeacher, CombinedTeacher
+from zooter_hf.rewards.teachers import CallableTeacher, CombinedTeacher, Verifier
 
 
 def asked(*experts):
@@ -70,6 +70,14 @@ def test_a_changed_setting_never_mixes_with_old_results(tmp_path, queries, exper
     back = Echo("loud")
     table = collect_rewards(queries, [back], shorter, **arguments)
     assert not back.asked and (table.rewards < 0).all()
+
+
+def test_a_corrected_reference_is_scored_anew(tmp_path, experts):
+    teacher = Verifier("exact")
+    for reference, rewards in (("loud, seed 0: x", [1.0, 0.0]), ("calm, seed 0: x", [0.0, 1.0])):
+        items = [{"query": "x", "reference": reference}]
+        assert collect_rewards(items, experts, teacher, output=tmp_path / "t").rewards.tolist() == [rewards]
+    assert asked(*experts) == 2
 
 
 def test_an_expert_is_added_without_asking_the_others_again(tmp_path, queries, experts, teacher):
