@@ -1,5 +1,7 @@
 """The local chat server answers the real client as the API says."""
 
+import time
+
 import pytest
 from huggingface_hub import InferenceClient, constants, errors
 
@@ -28,6 +30,9 @@ def test_answers_and_counts(server):
     assert (short.choices[0].message.content, short.choices[0].finish_reason) == ("one two", "length")
     assert client(server).chat_completion(HI, model="echo", stop=[" three"]).choices[0].message.content == "one two"
     assert server.requests[1].body["max_tokens"] == 2
+    limit = time.monotonic() + 5  # the log is written after the client has its answer
+    while not all(request.complete for request in server.requests) and time.monotonic() < limit:
+        time.sleep(0.01)
     assert all(request.complete and request.status == 200 for request in server.requests)
 
 

@@ -161,8 +161,9 @@ class Expert(Loadable, ABC):
     def identity(self) -> dict[str, Any]:
         """What its answers depend on, as JSON values: experts of the same identity give the same answers."""
         identity = {key: value for key, value in self.spec.to_dict().items() if key not in _NOT_IN_ANSWERS}
-        identity["options"] = {k: v for k, v in self.spec.options.items() if k not in _NOT_IN_ANSWERS_OPTIONS}
-        return identity
+        if options := {k: v for k, v in self.spec.options.items() if k not in _NOT_IN_ANSWERS_OPTIONS}:
+            identity["options"] = options
+        return identity if self.spec.model is not None else {"name": self.spec.name, **identity}
 
     @property
     @abstractmethod
