@@ -13,14 +13,15 @@ are words: `max_tokens` cuts an answer, and `usage` counts them.
 
 import json
 import re
-import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any, Literal
+
+from tests.local_server import LocalServer
 
 
 def echo(messages: list[dict[str, Any]]) -> str:
@@ -82,7 +83,7 @@ class ApiError(Exception):
         self.body = {"error": {"message": message, "type": "invalid_request_error", "code": status}}
 
 
-class ChatServer:
+class ChatServer(LocalServer):
     """The server, running as long as the context lasts; its log stays readable afterwards.
 
     Args:
@@ -112,22 +113,8 @@ class ChatServer:
         self.max_concurrency = 0
         self.concurrency = 0
         self.faults: list[Fault] = []
-        self.lock = threading.Lock()
-        self.connections: set[socket.socket] = set()
-        self._http = _Http(("127.0.0.1", 0), type("Handler", (_Handler,), {"server_state": self}))
-        self.base_url = f"http://127.0.0.1:{self._http.server_port}/v1"
-
-    def __enter__(self) -> "ChatServer":
-        threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._http.shutdown()
-        self._http.server_close()
-        with self.lock:
-            for connection in self.connections:
-                with suppress(OSError):
-                    connection.shutdown(socket.SHUT_RDWR)
+        super().__init__(type("Handler", (_Handler,), {"server_state": self}), threading.Lock())
+        self.base_url = f"{self.address}/v1"
 
     def inject(
         self,
@@ -168,11 +155,6 @@ class ChatServer:
                         fault.times -= 1
                     return fault
         return None
-
-
-class _Http(ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = 128  # many clients at once must not wait for a second try at connecting
 
 
 @dataclass

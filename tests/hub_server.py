@@ -10,19 +10,19 @@ import hashlib
 import json
 import os
 import re
-import socket
 import threading
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import yaml
+
+from tests.local_server import LocalServer
 
 
 DATE = "2024-01-01T00:00:00.000Z"
@@ -143,7 +143,7 @@ class Repo:
         return history[-1]
 
 
-class HubServer:
+class HubServer(LocalServer):
     """The Hub, running as long as the context lasts; its state stays readable afterwards.
 
     Args:
@@ -165,23 +165,8 @@ class HubServer:
         self.repos: dict[tuple[str, str], Repo] = {}
         self.uploads: dict[str, tuple[Repo, str, int]] = {}
         self.faults: list[Fault] = []
-        self.lock = threading.RLock()
-        self.connections: set[socket.socket] = set()
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": self}))
-        self.endpoint = f"http://127.0.0.1:{self._http.server_port}"
-
-    def __enter__(self) -> "HubServer":
-        threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._http.shutdown()
-        self._http.server_close()
-        with self.lock:
-            # A client keeps its connections open, and would otherwise still be answered on them.
-            for connection in self.connections:
-                with suppress(OSError):
-                    connection.shutdown(socket.SHUT_RDWR)
+        super().__init__(type("Handler", (_Handler,), {"hub": self}), threading.RLock())
+        self.endpoint = self.address
 
     def fail(self, method: str, path_regex: str, status: int | Literal["drop"] = 500, times: int | None = 1) -> None:
         """Makes matching requests fail, the earliest fault first, without any effect on the store.
