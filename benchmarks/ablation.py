@@ -17,11 +17,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import PrinterCallback
 
 from benchmarks.llmrouter import RECIPE
 from benchmarks.routerdc import NOT_TRAINED_ON
-from benchmarks.routing import Recipe, new_router, quiet
+from benchmarks.routing import Recipe, new_router, quiet, train
 from zooter_hf import DistillationArguments, RewardTable
 from zooter_hf.conversion.reward_tables import load
 from zooter_hf.distillation import cross_validate
@@ -162,8 +161,6 @@ def compare_variants(data: Data, seeds: int, by: str, match: str):
 
 def compare_training(data: Data, fold: int = 0):
     """Trains head, adapters or the whole encoder without one fold, and routes that."""
-    from zooter_hf import ZooterTrainer
-
     fold_of = data.table.folds(FOLDS, 0)
     rest, held_out = np.flatnonzero(fold_of != fold), np.flatnonzero(fold_of == fold)
     training, test = data.table.select(rest), data.table.select(held_out)
@@ -173,13 +170,8 @@ def compare_training(data: Data, fold: int = 0):
     for name, changes in TRAINED.items():
         recipe, _ = vary(changes)
         recipe = Recipe(recipe.arguments, {**recipe.config, "max_query_tokens": 128})
-        args = DistillationArguments(
-            "unused", save_strategy="no", logging_strategy="no", disable_tqdm=True, seed=0, **recipe.arguments
-        )
-        trainer = ZooterTrainer(new_router(training, data.encoder, recipe, seed=0), args, training)
-        trainer.remove_callback(PrinterCallback)
-        trainer.train()
-        routed = routed_rewards(test.rewards, predict(trainer.finish(), test.queries).probabilities.argmax(dim=1))
+        router = train(new_router(training, data.encoder, recipe, seed=0), training, recipe, seed=0)
+        routed = routed_rewards(test.rewards, predict(router, test.queries).probabilities.argmax(dim=1))
         default = routed if default is None else default
         print(f"| {name} | {data.score(routed):.2f} | {against(data, routed, default)} |", flush=True)
 

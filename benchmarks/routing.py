@@ -79,7 +79,7 @@ def new_router(table: RewardTable, encoder: str, recipe: Recipe, seed: int) -> Z
 
 
 def train(
-    router: ZooterForRouting, table: RewardTable, recipe: Recipe, seed: int, embeddings: torch.Tensor
+    router: ZooterForRouting, table: RewardTable, recipe: Recipe, seed: int, embeddings: torch.Tensor | None = None
 ) -> ZooterForRouting:
     """Trains a router; nothing is kept but the router."""
     with tempfile.TemporaryDirectory() as folder:

@@ -7,8 +7,6 @@ from typing import Annotated
 
 import typer
 
-from zooter_hf.cli.loading import quiet_loading
-
 
 class Preset(str, Enum):
     """Named settings."""
@@ -74,8 +72,6 @@ def distill(
     Stopped at any point, the same command goes on where it was. By default the head alone is trained, on embeddings
     that are computed once: seconds on a CPU, after one pass over the queries.
     """
-    from transformers.utils import logging
-
     from zooter_hf import RewardTable
     from zooter_hf.cli.evaluate import print_report
     from zooter_hf.distillation import PAPER_ENCODER, PAPER_SETTINGS, DistillationArguments
@@ -85,8 +81,6 @@ def distill(
         raise ValueError(
             "Which encoder? Give a folder or a Hub id, for instance --encoder sentence-transformers/all-MiniLM-L6-v2."
         )
-    quiet_loading()
-    logging.enable_progress_bar()  # only those of loading are kept out
     given = {
         "tau": tau,
         "beta": beta,

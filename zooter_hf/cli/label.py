@@ -5,8 +5,6 @@ from typing import Annotated
 
 import typer
 
-from zooter_hf.cli.loading import quiet_loading
-
 
 class Verify(str, Enum):
     """What is compared with the reference."""
@@ -86,8 +84,6 @@ def label(
 
     Stopped at any point, the same command goes on where it was and repeats nothing that was finished.
     """
-    from transformers.utils import logging
-
     from zooter_hf.experts import GenerationSettings, load_experts
     from zooter_hf.rewards.labelling import label as run
     from zooter_hf.rewards.query_sets import decontaminate as leave_out
@@ -110,8 +106,6 @@ def label(
             raise ValueError(f"Every query of {queries} shares {ngram} words in a row with an evaluation set.")
     if verify is not None and all(item.reference is None for item in items):
         raise ValueError(f"--verify needs references, and {queries} has none. Name their column: --reference-column.")
-    quiet_loading()
-    logging.enable_progress_bar()  # only those of loading are kept out
     labelling = run(
         items[:limit],
         members,

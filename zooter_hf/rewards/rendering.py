@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from typing import Any
 
 from zooter_hf.experts import Query
 
@@ -18,7 +19,7 @@ def render_plain(query: Query) -> str:
     """
     if isinstance(query, str):
         return query
-    texts = [(message["role"], _read_content(message.get("content"))) for message in query]
+    texts = [(message["role"], read_content(message.get("content"))) for message in query]
     if len(texts) == 1 and texts[0][0] == "user":
         return texts[0][1]
     return "\n\n".join(f"{role}: {text}" for role, text in texts if text)
@@ -36,7 +37,8 @@ def check_placeholders(template: str, names: tuple[str, ...]):
         raise ValueError(f"The prompt must contain {', '.join(missing)}, got {template!r:.200}.")
 
 
-def _read_content(content) -> str:
+def read_content(content: Any) -> str:
+    """Returns the text of a message's content; parts of it that are no text are left out."""
     if content is None or isinstance(content, str):
         return content or ""
     parts = [part if isinstance(part, str) else part.get("text") for part in content]

@@ -1,6 +1,7 @@
 """The labelling run: what comes out, what is repeated, what fails."""
 
 import json
+import os
 
 import pytest
 import torch
@@ -9,7 +10,6 @@ from tests.rewards.labelling.fakes import Echo, FirstWord, Judge, length_of_answ
 from zooter_hf import RewardTable
 from zooter_hf.experts import ExpertError, GenerationSettings
 from zooter_hf.rewards.labelling import collect_rewards, label
-from zooter_hf.rewards.labelling.store import Store
 from zooter_hf.rewards.teachers import CallableTeacher, CombinedTeacher, Verifier
 
 
@@ -202,14 +202,14 @@ def test_a_second_run_is_kept_away(tmp_path, queries, experts, teacher):
 
 
 def test_a_full_disk_is_no_fault_of_the_expert(tmp_path, queries, experts, teacher, monkeypatch):
-    append = Store.append
+    synced = []
 
-    def full(self, results):
-        if len(self) >= 2:
+    def full(descriptor):
+        synced.append(descriptor)
+        if len(synced) > 1:
             raise OSError(28, "No space left on device")
-        append(self, results)
 
-    monkeypatch.setattr(Store, "append", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
         collect_rewards(queries, experts, teacher, output=tmp_path / "t", chunk_size=2)
     monkeypatch.undo()

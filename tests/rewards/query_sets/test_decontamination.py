@@ -20,6 +20,12 @@ def test_six_words_in_a_row_are_too_many():
     assert left_out[0].shared == "how many legs does a spider" and left_out[0].source == "exam"
 
 
+def test_parts_of_a_message_are_read():
+    parts = [{"type": "text", "text": "Well, how many legs"}, {"type": "text", "text": "does a spider have?"}]
+    item = QueryItem([{"role": "user", "content": parts}])
+    assert decontaminate([item], {"exam": ["How many legs does a spider have"]})[0] == []
+
+
 def test_short_queries_are_compared_whole():
     items = [QueryItem("Why not?"), QueryItem("Why not now?")]
     kept, left_out = decontaminate(items, {"exam": ["why, not", "when"]})

@@ -9,7 +9,7 @@ from transformers.utils import logging
 
 from zooter_hf.experts import Answer, Expert, GenerationSettings, Usage
 from zooter_hf.rewards.labelling.engines import Engine
-from zooter_hf.rewards.labelling.store import Store, key_of
+from zooter_hf.rewards.labelling.store import Store, StoreError, key_of
 from zooter_hf.rewards.labelling.workers import AnswerWorker, ScoreWorker, TagWorker, Worker
 from zooter_hf.rewards.query_sets import QueryItem
 from zooter_hf.rewards.taggers import Tagger
@@ -88,7 +88,7 @@ class Answers:
                 _do(
                     engine,
                     AnswerWorker(expert, self.settings),
-                    _Guarded(self.store),
+                    self.store,
                     units,
                     lambda unit: (self.items[unit[0]].query, unit[1]),
                     lambda answer, name=expert.spec.name: self._keep(name, answer),
@@ -96,8 +96,8 @@ class Answers:
                     "answer",
                     chunk_size,
                 )
-            except _StoreError as error:
-                raise error.error from None
+            except StoreError:
+                raise  # no fault of the expert
             except Exception as error:
                 self.failures[expert.spec.name] = f"{error}" or type(error).__name__
                 logger.warning(f"{expert.spec.name} stopped answering: {self.failures[expert.spec.name]}")
@@ -111,6 +111,10 @@ class Answers:
         usage = asdict(answer.usage)
         usage.pop("cost")  # prices may change
         return {"text": answer.text, **usage}
+
+    def has(self, row: int, expert: int, sample: int) -> bool:
+        """Whether there is an answer."""
+        return self._keys[expert][row][sample] in self.store
 
     def get(self, row: int, expert: int, sample: int) -> dict[str, Any] | None:
         """Returns an answer, with what it took; `None` if there is none."""
@@ -147,11 +151,7 @@ class Scores:
         """Which answers to a query are scored together: all of the experts, or each for itself."""
         answers = self.answers
         by_sample = [
-            tuple(
-                (expert, sample)
-                for expert in range(len(answers.experts))
-                if answers.get(row, expert, sample) is not None
-            )
+            tuple((expert, sample) for expert in range(len(answers.experts)) if answers.has(row, expert, sample))
             for sample in range(answers.samples)
         ]
         if self.teacher.compares:
@@ -239,27 +239,3 @@ class Tags:
     def get(self, row: int) -> list[str] | None:
         """Returns the tags of a query; `None` if the tagger failed on it."""
         return self.store[self._units[row][0]][0]
-
-
-class _StoreError(Exception):
-    """What the store raised, kept apart from what an expert raised."""
-
-    def __init__(self, error: OSError):
-        self.error = error
-
-
-class _Guarded:
-    """A store whose errors are not taken for those of an expert."""
-
-    def __init__(self, store: Store):
-        self._store = store
-
-    def __contains__(self, key: str) -> bool:
-        return key in self._store
-
-    def append(self, results):
-        """Appends, and marks the error of the store as such."""
-        try:
-            self._store.append(results)
-        except OSError as error:
-            raise _StoreError(error) from error

@@ -19,6 +19,10 @@ def key_of(*parts: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
+class StoreError(OSError):
+    """Results cannot be written."""
+
+
 class Store:
     """Results of one stage, by key. In memory are keys and places; values are read when they are asked for.
 
@@ -65,7 +69,7 @@ class Store:
         """Writes results; they are on the disk when this returns.
 
         Raises:
-            OSError: If the disk is full, or the folder can no longer be written to; nothing is half written.
+            StoreError: If the disk is full, or the folder can no longer be written to; nothing is half written.
         """
         lines = [(key, json.dumps({"key": key, "value": value}).encode() + b"\n") for key, value in results]
         if not lines:
@@ -80,7 +84,7 @@ class Store:
                     file.truncate(start)
                     raise
         except OSError as error:
-            raise OSError(
+            raise StoreError(
                 error.errno,
                 f"{self._own} cannot be written to: {error.strerror}. The {len(self):,} results before are kept; make "
                 "room and run the same command again to go on",

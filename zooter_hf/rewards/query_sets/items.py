@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from zooter_hf.experts import Query
+from zooter_hf.rewards.rendering import read_content
 from zooter_hf.rewards.rows import check_query, check_subset, check_tags
 
 
@@ -46,6 +47,4 @@ class QueryItem:
         """The query as text; of a chat the contents of its user turns, a line each."""
         if isinstance(self.query, str):
             return self.query
-        return "\n".join(
-            turn["content"] for turn in self.query if turn["role"] == "user" and isinstance(turn.get("content"), str)
-        )
+        return "\n".join(read_content(turn.get("content")) for turn in self.query if turn["role"] == "user")
