@@ -212,6 +212,7 @@ def test_a_full_disk_is_no_fault_of_the_expert(tmp_path, queries, experts, teach
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
         collect_rewards(queries, experts, teacher, output=tmp_path / "t", chunk_size=2)
+    assert asked(experts[0]) == 4 and not experts[1].asked, "the run ends there"
     monkeypatch.undo()
     again = [Echo("loud"), Echo("calm")]
     assert len(collect_rewards(queries, again, teacher, output=tmp_path / "t")) == 5
