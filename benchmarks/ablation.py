@@ -143,6 +143,8 @@ def main():
 
 def compare_variants(data: Data, seeds: int, by: str, match: str):
     """Cross-validates the default and every variant of it."""
+    single = max(data.score(of_expert) for of_expert in data.table.rewards.unbind(dim=1))
+    print(f"| best single model | {single:.2f} | |", flush=True)
     default = None
     chosen = {name: changes for name, changes in VARIANTS.items() if match in name}
     for name, changes in {"**default**": {}, **chosen}.items():
