@@ -26,6 +26,7 @@ from urllib.parse import urlsplit
 
 from huggingface_hub.dataclasses import strict
 from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
+from transformers.activations import ACT2FN
 
 
 ROUTING_TASK = "zooter-routing"
@@ -177,11 +178,20 @@ class ZooterConfig(PreTrainedConfig):
         pooling (`str`, defaults to `"mean"`):
             How token states become one query embedding: `"cls"` (the first token) or `"mean"` (over the tokens that
             are not padding).
+        normalize (`bool`, defaults to `False`):
+            Whether the query embedding is scaled to length 1.
         head (`str`, defaults to `"linear"`):
-            `"linear"`, `"mlp"` (one hidden layer with GELU), or `"cosine"` (similarity to learned expert embeddings,
+            `"linear"`, `"mlp"` (one hidden layer), or `"cosine"` (similarity to learned expert embeddings,
             divided by a learned temperature).
         head_hidden_size (`int`, *optional*):
             Width of the hidden layer of the `"mlp"` head. Defaults to the width of the encoder.
+        head_activation (`str`, defaults to `"gelu"`):
+            What the hidden layer of the `"mlp"` head ends in: a name in `transformers.activations.ACT2FN`.
+        head_norm (`bool`, defaults to `False`):
+            Whether a layer norm follows the activation of the `"mlp"` head.
+        outputs_per_expert (`list[int]`, *optional*):
+            How many outputs of the head stand for each expert: the logit of an expert is the `logsumexp` of its
+            outputs, so that its probability is the sum of theirs. One each by default.
         head_dropout (`float`, defaults to 0.1):
             Dropout on the query embedding, and within the `"mlp"` head.
         cosine_temperature (`float`, defaults to 0.1):
@@ -228,8 +238,12 @@ class ZooterConfig(PreTrainedConfig):
     experts: list | tuple | None = None
     base_encoder: str | None = None
     pooling: str = "mean"
+    normalize: bool = False
     head: str = "linear"
     head_hidden_size: int | None = None
+    head_activation: str = "gelu"
+    head_norm: bool = False
+    outputs_per_expert: list | tuple | None = None
     head_dropout: float | int = 0.1
     cosine_temperature: float | int = 0.1
     max_query_tokens: int | None = None
@@ -276,6 +290,11 @@ class ZooterConfig(PreTrainedConfig):
         return [expert.name for expert in self.experts]
 
     @property
+    def head_outputs(self) -> int:
+        """Number of outputs of the head: one an expert, if `outputs_per_expert` says nothing else."""
+        return sum(self.outputs_per_expert or [1] * len(self.experts))
+
+    @property
     def hidden_size(self) -> int | None:
         """Width of the query embedding."""
         return getattr(self.encoder_config, "hidden_size", None)
@@ -306,11 +325,25 @@ class ZooterConfig(PreTrainedConfig):
                 f"`encoder_config` is of type {self.encoder_config.model_type!r}, an encoder-decoder. A router needs "
                 "an encoder (BERT, DeBERTa, ModernBERT, XLM-RoBERTa, ...)."
             )
-        for name, allowed in (("pooling", POOLINGS), ("head", HEADS), ("chat_context", CHAT_CONTEXTS)):
+        for name, allowed in (
+            ("pooling", POOLINGS),
+            ("head", HEADS),
+            ("head_activation", tuple(ACT2FN)),
+            ("chat_context", CHAT_CONTEXTS),
+        ):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"`{name}` must be one of {allowed}, got {getattr(self, name)!r}.")
         if self.head_hidden_size is not None and self.head_hidden_size <= 0:
             raise ValueError(f"`head_hidden_size` must be positive, got {self.head_hidden_size}.")
+        outputs = self.outputs_per_expert
+        if outputs is not None and (
+            len(outputs) != len(self.experts)
+            or any(isinstance(count, bool) or not isinstance(count, int) or count < 1 for count in outputs)
+        ):
+            raise ValueError(
+                f"`outputs_per_expert` must be a positive number for each of the {len(self.experts)} experts, got "
+                f"{outputs}."
+            )
         if not 0 <= self.head_dropout < 1:
             raise ValueError(f"`head_dropout` must be at least 0 and less than 1, got {self.head_dropout}.")
         if not 0 <= self.head_share <= 1:

@@ -26,6 +26,7 @@ from huggingface_hub import HfApi
 from torch import nn
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel
 from transformers import initialization as init
+from transformers.activations import ACT2FN
 from transformers.modeling_outputs import ModelOutput
 from transformers.utils import cached_file, logging
 from transformers.utils.generic import can_return_tuple
@@ -51,7 +52,7 @@ class RoutingOutput(ModelOutput):
         logits (`torch.FloatTensor` of shape `(batch, experts)`):
             Scores before the softmax and before the calibration temperature.
         query_embedding (`torch.FloatTensor` of shape `(batch, hidden_size)`):
-            The pooled states of the encoder, before dropout and head.
+            The pooled states of the encoder, of length 1 if `normalize` is set, before dropout and head.
         hidden_states (`tuple(torch.FloatTensor)`, *optional*, returned when `output_hidden_states=True`):
             The encoder's hidden states, each of shape `(batch, tokens, hidden_size)`.
         attentions (`tuple(torch.FloatTensor)`, *optional*, returned when `output_attentions=True`):
@@ -66,43 +67,44 @@ class RoutingOutput(ModelOutput):
 
 
 class ZooterLinearHead(nn.Module):
-    """Dropout and one linear layer: `(batch, hidden_size)` to `(batch, experts)`."""
+    """Dropout and one linear layer: `(batch, hidden_size)` to `(batch, head_outputs)`."""
 
     def __init__(self, config: ZooterConfig):
         super().__init__()
         self.dropout = nn.Dropout(config.head_dropout)
-        self.out_proj = nn.Linear(config.hidden_size, config.num_labels)
+        self.out_proj = nn.Linear(config.hidden_size, config.head_outputs)
 
     def forward(self, query_embedding: torch.Tensor) -> torch.Tensor:
         return self.out_proj(self.dropout(query_embedding))
 
 
 class ZooterMLPHead(nn.Module):
-    """One hidden layer with GELU, dropout before both layers: `(batch, hidden_size)` to `(batch, experts)`."""
+    """One hidden layer, dropout before both layers: `(batch, hidden_size)` to `(batch, head_outputs)`."""
 
     def __init__(self, config: ZooterConfig):
         super().__init__()
         head_hidden_size = config.head_hidden_size or config.hidden_size
         self.dropout = nn.Dropout(config.head_dropout)
         self.dense = nn.Linear(config.hidden_size, head_hidden_size)
-        self.activation = nn.GELU()
-        self.out_proj = nn.Linear(head_hidden_size, config.num_labels)
+        self.activation = ACT2FN[config.head_activation]
+        self.norm = nn.LayerNorm(head_hidden_size) if config.head_norm else nn.Identity()
+        self.out_proj = nn.Linear(head_hidden_size, config.head_outputs)
 
     def forward(self, query_embedding: torch.Tensor) -> torch.Tensor:
-        hidden = self.activation(self.dense(self.dropout(query_embedding)))
+        hidden = self.norm(self.activation(self.dense(self.dropout(query_embedding))))
         return self.out_proj(self.dropout(hidden))
 
 
 class ZooterCosineHead(nn.Module):
     """Cosine similarity to learned expert embeddings over a learned temperature, as in RouterDC (arXiv 2409.19886).
 
-    `(batch, hidden_size)` to `(batch, experts)`; every logit lies within `1 / temperature` of zero.
+    `(batch, hidden_size)` to `(batch, head_outputs)`; every output lies within `1 / temperature` of zero.
     """
 
     def __init__(self, config: ZooterConfig):
         super().__init__()
         self.dropout = nn.Dropout(config.head_dropout)
-        self.expert_embeddings = nn.Parameter(torch.empty(config.num_labels, config.hidden_size))
+        self.expert_embeddings = nn.Parameter(torch.empty(config.head_outputs, config.hidden_size))
         self.log_temperature = nn.Parameter(torch.empty(()))  # the logarithm keeps the temperature positive
 
     def forward(self, query_embedding: torch.Tensor) -> torch.Tensor:
@@ -472,6 +474,9 @@ class ZooterForRouting(ZooterPreTrainedModel):
         elif input_ids is not None or inputs_embeds is not None:
             raise ValueError("Give either `query_embedding` or the tokens of the queries, not both.")
         logits = self.classifier(query_embedding)
+        if self.config.outputs_per_expert:
+            groups = logits.split(list(self.config.outputs_per_expert), dim=-1)
+            logits = torch.stack([group.logsumexp(dim=-1) for group in groups], dim=-1)
         return RoutingOutput(
             loss=None if labels is None else routing_loss(logits, labels, expert_mask),
             logits=logits,
@@ -492,7 +497,10 @@ class ZooterForRouting(ZooterPreTrainedModel):
         # Architectures without segments or positions do not know the argument, so what is not given is not passed.
         inputs = {name: value for name, value in inputs.items() if value is not None}
         outputs = self.encoder(**inputs, **kwargs)
-        return self._pool(outputs.last_hidden_state, attention_mask), outputs
+        query_embedding = self._pool(outputs.last_hidden_state, attention_mask)
+        if self.config.normalize:
+            query_embedding = nn.functional.normalize(query_embedding, dim=-1)
+        return query_embedding, outputs
 
     def _pool(self, states: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
         """Pools `(batch, tokens, hidden_size)` into `(batch, hidden_size)`."""
