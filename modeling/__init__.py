@@ -2,7 +2,7 @@
 
 from .configuration_zooter import ROUTING_TASK, ExpertSpec, ZooterConfig
 from .modeling_zooter import RoutingOutput, ZooterForRouting, routing_loss
-from .pipeline_zooter import ZooterRoutingPipeline, read_query
+from .pipeline_zooter import ZooterRoutingPipeline, is_one_query, read_query, unwrap_query
 
 
 __all__ = [
@@ -12,6 +12,8 @@ __all__ = [
     "ZooterConfig",
     "ZooterForRouting",
     "ZooterRoutingPipeline",
+    "is_one_query",
     "read_query",
+    "unwrap_query",
     "routing_loss",
 ]

@@ -350,15 +350,7 @@ def read_query(query: Any, chat_context: str = "user") -> list[str]:
         ValueError: If there is no text, or a chat has no user turn with text.
         TypeError: If the query is neither text nor chat.
     """
-    if isinstance(query, Mapping):
-        if not (key := next((key for key in _QUERY_KEYS if key in query), None)):
-            raise TypeError(
-                f"a query given as a mapping needs one of the keys {_QUERY_KEYS}, got {list(query)}. A chat is a list "
-                "of messages, even if it has only one."
-            )
-        query = query[key]
-    if isinstance(query, Chat):
-        query = query.messages
+    query = unwrap_query(query)
     if isinstance(query, str):
         if not query.strip():
             raise ValueError("the query is empty. Pass text, or leave the query out.")
@@ -370,13 +362,30 @@ def read_query(query: Any, chat_context: str = "user") -> list[str]:
     )
 
 
+def unwrap_query(query: Any) -> Any:
+    """Takes a query out of a mapping, or its messages out of a `Chat`; returns others as they are.
+
+    Raises:
+        TypeError: If a mapping holds no query.
+    """
+    if isinstance(query, Mapping):
+        if not (key := next((key for key in _QUERY_KEYS if key in query), None)):
+            raise TypeError(
+                f"a query given as a mapping needs one of the keys {_QUERY_KEYS}, got {list(query)}. A chat is a list "
+                "of messages, even if it has only one."
+            )
+        query = query[key]
+    return query.messages if isinstance(query, Chat) else query
+
+
 def _read_chat(messages: Sequence[Any], chat_context: str) -> list[str]:
     for position, message in enumerate(messages):
-        if not isinstance(message, Mapping) or "role" not in message or "content" not in message:
+        # An assistant's call of a tool needs no content.
+        if not isinstance(message, Mapping) or "role" not in message or not {"content", "tool_calls"} & set(message):
             raise TypeError(
                 f"message {position} of the chat must be a mapping with `role` and `content`, got {message!r:.80}."
             )
-    texts = [_read_content(message["content"]) for message in messages]
+    texts = [_read_content(message.get("content")) for message in messages]
     users = [position for position, message in enumerate(messages) if message["role"] == "user"]
     if not users:
         raise ValueError(
@@ -428,4 +437,4 @@ def _read_numbered(index: int, query: Any, chat_context: str) -> list[str]:
         raise type(error)(f"Query {index} of the batch: {error}") from error
 
 
-__all__ = ["ZooterRoutingPipeline", "read_query"]
+__all__ = ["ZooterRoutingPipeline", "is_one_query", "read_query", "unwrap_query"]

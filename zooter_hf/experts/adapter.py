@@ -1,12 +1,14 @@
 """Experts that are LoRA adapters: many of them on one base model in memory."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from zooter_hf.experts.adapter_files import find_adapter
+from zooter_hf.experts.adapter_files import WEIGHTS_FILE, AdapterFiles, find_adapter
 from zooter_hf.experts.base import Answer, ExpertError, GenerationSettings, Query
 from zooter_hf.experts.loading import find_folder, load_tokenizer
 from zooter_hf.experts.local import LocalExpert, answer_together
 from zooter_hf.experts.shared import acquire, release
+from zooter_hf.modeling import ExpertSpec
 
 
 class AdapterExpert(LocalExpert):
@@ -28,6 +30,10 @@ class AdapterExpert(LocalExpert):
 
     known_options = (*LocalExpert.known_options, "base_model", "base_revision")
 
+    def __init__(self, spec: ExpertSpec):
+        super().__init__(spec)
+        self._files: AdapterFiles | None = None
+
     def load(self):
         """Loads the adapter, and its base if that is not in memory.
 
@@ -38,15 +44,8 @@ class AdapterExpert(LocalExpert):
         """
         if self._shared is not None:
             return
-        name, options = self.spec.name, dict(self.spec.options)
-        files = find_adapter(name, self.spec.model, options.pop("revision", None))
-        base = options.get("base_model") or files.config.get("base_model_name_or_path")
-        if not base:
-            raise ExpertError(f"Expert {name!r}: the adapter does not name its base. Give the option `base_model`.")
-        source = find_folder(name, "base_model", base)
-        trained_on = None if "base_model" in options else files.config.get("revision")
-        if revision := options.get("base_revision") or trained_on:
-            options["revision"] = revision
+        name, files = self.spec.name, self._find()
+        source, options = self._locate()
         shared = acquire(name, source, options, for_adapter=True)
         try:
             tokenizer = shared.tokenizer
@@ -59,6 +58,35 @@ class AdapterExpert(LocalExpert):
             raise
         self.mixes = files.mixes
         self._hold(shared, tokenizer)
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """The memory of the base with all adapters on it; see [`LocalExpert.memory_bytes`]."""
+        known = super().memory_bytes
+        if known is None or self._shared is not None:
+            return known
+        return known + (self._find().folder / WEIGHTS_FILE).stat().st_size
+
+    def close(self):
+        """Takes the adapter away; the last user of the base frees its memory."""
+        super().close()
+        self._files = None
+
+    def _find(self) -> AdapterFiles:
+        if self._files is None:
+            self._files = find_adapter(self.spec.name, self.spec.model, self.spec.options.get("revision"))
+        return self._files
+
+    def _locate(self) -> tuple[str, Mapping[str, Any]]:
+        name, options, config = self.spec.name, dict(self.spec.options), self._find().config
+        options.pop("revision", None)  # of the adapter
+        base = options.get("base_model") or config.get("base_model_name_or_path")
+        if not base:
+            raise ExpertError(f"Expert {name!r}: the adapter does not name its base. Give the option `base_model`.")
+        trained_on = None if "base_model" in options else config.get("revision")
+        if revision := options.get("base_revision") or trained_on:
+            options["revision"] = revision
+        return find_folder(name, "base_model", base), options
 
 
 def answer_mixed(

@@ -1,7 +1,7 @@
 """What every expert is: something that answers queries, and says what that took."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -85,11 +85,14 @@ class Answer:
         text: The answer; `None` if there is none.
         usage: What it took.
         error: Why there is no answer, without anything secret.
+        expert_failed: Of an error: whether the expert is to blame (it broke, it was too slow), rather than the query
+            (too long, refused). Other queries can be expected to fail as well, and this one may be sent again.
     """
 
     text: str | None
     usage: Usage = Usage()
     error: str | None = None
+    expert_failed: bool = False
 
     def __post_init__(self):
         if (self.text is None) == (self.error is None):
@@ -116,7 +119,16 @@ class Capabilities:
 
 
 class ExpertError(RuntimeError):
-    """An expert that cannot answer at all: names it, and says what to do. Holds nothing secret."""
+    """An expert that cannot answer: names it, and says what to do. Holds nothing secret.
+
+    Args:
+        message: What to say.
+        expert_failed: As in [`Answer`]; `False` if only this query cannot be answered.
+    """
+
+    def __init__(self, message: str, *, expert_failed: bool = True):
+        super().__init__(message)
+        self.expert_failed = expert_failed
 
 
 class Loadable:
@@ -141,7 +153,15 @@ class Loadable:
 # Of a spec, what answers do not depend on: prices may change, and an expert be renamed, without new answers.
 _NOT_IN_ANSWERS = ("name", "input_price", "output_price", "metadata", "options")
 # Of its options, what changes how answers are come by, and not what they say.
-_NOT_IN_ANSWERS_OPTIONS = ("api_key_env", "concurrency", "timeout", "retries", "device_map", "batch_size")
+_NOT_IN_ANSWERS_OPTIONS = (
+    "api_key_env",
+    "concurrency",
+    "timeout",
+    "retries",
+    "max_retry_after",
+    "device_map",
+    "batch_size",
+)
 
 
 class Expert(Loadable, ABC):
@@ -169,6 +189,20 @@ class Expert(Loadable, ABC):
     @abstractmethod
     def capabilities(self) -> Capabilities:
         """What the expert can do; may load the model."""
+
+    @property
+    def memory_key(self) -> Hashable | None:
+        """What it holds in memory once loaded: experts of the same key hold it together. `None` for nothing.
+
+        Raises:
+            ExpertError: If what it needs is not there.
+        """
+        return ("expert", id(self))
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """The memory of what it holds, with all who hold it too; an estimate before it is loaded, if there is one."""
+        return None
 
     @abstractmethod
     def answer(self, queries: Sequence[Query], settings: GenerationSettings | None = None) -> list[Answer]:

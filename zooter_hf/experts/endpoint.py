@@ -42,10 +42,10 @@ class EndpointExpert(Expert):
 
     A request that failed for the moment (429, 5xx, no connection, no answer in time) is sent again after a random,
     growing while, and not before the server's `Retry-After`, for which all requests of the expert wait; a server that
-    asks for more than 120 s is given up. A wrong key or model (401, 402, 403, 404) concerns all queries; any other
-    refusal (400 for a query that is too long) the one query. A malformed reply is asked for again twice. Replies
-    whose content is null are malformed, unless a reasoning model used up all its tokens before it came to its answer;
-    then the query has an error that says so. What a model reasoned is not part of its answer.
+    asks for more than `max_retry_after` is given up. A wrong key or model (401, 402, 403, 404) concerns all queries;
+    any other refusal (400 for a query that is too long) the one query. A malformed reply is asked for again twice.
+    Replies whose content is null are malformed, unless a reasoning model used up all its tokens before it came to its
+    answer; then the query has an error that says so. What a model reasoned is not part of its answer.
 
     Connections stay open from the first answer, or `load`, to `close`. Threads may share an expert, and it may be
     called from within a running event loop.
@@ -72,6 +72,11 @@ class EndpointExpert(Expert):
         return Capabilities(
             chat=True, batches=True, streaming=True, local=False, context_length=self.spec.context_length
         )
+
+    @property
+    def memory_key(self) -> None:
+        """Nothing that counts is held here."""
+        return None
 
     def load(self):
         """Finds the key and makes ready to connect; no request is sent.
@@ -116,7 +121,7 @@ class EndpointExpert(Expert):
         failures = [outcome for outcome in outcomes if not isinstance(outcome, Answer)]
         if len(failures) == len(outcomes) and all(failure.of_all for failure in failures):
             raise self._error(failures[0])
-        return [each if isinstance(each, Answer) else Answer(None, error=each.reason) for each in outcomes]
+        return [each if isinstance(each, Answer) else each.as_answer() for each in outcomes]
 
     def stream(self, query: Query, settings: GenerationSettings | None = None) -> Iterator[str | Usage]:
         """Yields an answer in pieces as they come, and at last its usage.
@@ -237,7 +242,7 @@ class EndpointExpert(Expert):
     async def _attempt(
         self, client: "ChatClient", messages: list[dict], settings: GenerationSettings, key: str | None
     ) -> "Answer | Failure":
-        from zooter_hf.experts.failures import failure_of, malformed
+        from zooter_hf.experts.failures import malformed
 
         began = self._clock.now()
         try:
@@ -246,7 +251,7 @@ class EndpointExpert(Expert):
                 client.chat_completion(messages, **self._body(settings)), self._options.timeout
             )
         except Exception as error:
-            failure = failure_of(error, key, self._clock.wall(), to_hub=self.spec.base_url is None)
+            failure = self._failure_of(error, key)
             if failure is None:
                 raise
             return failure
@@ -262,7 +267,7 @@ class EndpointExpert(Expert):
     async def _pieces(
         self, connection: "_Connection", messages: list[dict], settings: GenerationSettings, key: str | None
     ) -> AsyncIterator[str | Usage]:
-        from zooter_hf.experts.failures import failure_of, malformed
+        from zooter_hf.experts.failures import malformed
 
         failures = 0
         while True:
@@ -275,7 +280,8 @@ class EndpointExpert(Expert):
                     chunks = await client.chat_completion(
                         messages, **self._body(settings), stream=True, stream_options={"include_usage": True}
                     )
-                    async for chunk in chunks:
+                    # The client's own timeout starts anew with every byte, also of lines that hold no piece.
+                    while (chunk := await asyncio.wait_for(anext(chunks, None), self._options.timeout)) is not None:
                         usage = getattr(chunk, "usage", None) or usage
                         choice = _first(getattr(chunk, "choices", None))
                         delta = getattr(choice, "delta", None)
@@ -286,7 +292,7 @@ class EndpointExpert(Expert):
                             started = True
                             yield text
                 except Exception as error:
-                    failure = failure_of(error, key, self._clock.wall(), to_hub=self.spec.base_url is None)
+                    failure = self._failure_of(error, key)
                     if failure is None:
                         raise
             if failure is None and not finished:
@@ -301,6 +307,12 @@ class EndpointExpert(Expert):
                 raise self._error(failure)
             await self._wait_to_retry(failure, failures)
             failures += 1
+
+    def _failure_of(self, error: Exception, key: str | None) -> "Failure | None":
+        from zooter_hf.experts.failures import failure_of
+
+        to_hub, most = self.spec.base_url is None, self._options.max_retry_after
+        return failure_of(error, key, self._clock.wall(), to_hub=to_hub, max_retry_after=most)
 
     def _is_last(self, failure: "Failure", failures: int) -> bool:
         most = self._options.retries
@@ -346,7 +358,8 @@ class EndpointExpert(Expert):
         else:
             remedy = ""
         return ExpertError(
-            f"Expert {self.spec.name!r}, {self.spec.model} at {where}: {failure.reason}. {remedy}".rstrip()
+            f"Expert {self.spec.name!r}, {self.spec.model} at {where}: {failure.reason}. {remedy}".rstrip(),
+            expert_failed=failure.expert_failed,
         )
 
 

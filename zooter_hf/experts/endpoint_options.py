@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 from urllib.parse import urlsplit
 
+from zooter_hf.experts.retry import MAX_RETRY_AFTER
 from zooter_hf.modeling import ExpertSpec
 
 
@@ -24,6 +25,7 @@ class EndpointOptions:
         concurrency: The most requests of [`~EndpointExpert.answer`] at a time, at most 100.
         timeout: Seconds that an answer may take; of a stream, its next piece.
         retries: How many times a request that failed for the moment is sent again.
+        max_retry_after: Seconds that a server may ask to be left alone; if it asks for more, it is given up.
         provider: Of Inference Providers; by default, the first that has the model in the order of the user's account.
         extra_body: Further fields of each request, JSON values. They go before our own, such as `max_tokens` or
             `seed`; `None` (`null`) leaves a field out, for servers that refuse it.
@@ -33,6 +35,7 @@ class EndpointOptions:
     concurrency: int = 8
     timeout: float = 120.0
     retries: int = 5
+    max_retry_after: float = MAX_RETRY_AFTER
     provider: str | None = None
     extra_body: Mapping[str, Any] = field(default_factory=dict)
 
@@ -80,12 +83,16 @@ class EndpointOptions:
             options.concurrency,
         )
         check(
-            isinstance(options.timeout, int | float)
-            and not isinstance(options.timeout, bool)
-            and 0 < options.timeout < math.inf,
+            _is_number(options.timeout) and options.timeout > 0,
             "options.timeout",
             "a positive number of seconds",
             options.timeout,
+        )
+        check(
+            _is_number(options.max_retry_after) and options.max_retry_after >= 0,
+            "options.max_retry_after",
+            "a number of seconds that is not negative",
+            options.max_retry_after,
         )
         check(
             _is_integer(options.retries) and options.retries >= 0,
@@ -112,6 +119,10 @@ class EndpointOptions:
                 "spec."
             )
         return options
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value < math.inf
 
 
 def _is_integer(value: Any) -> bool:

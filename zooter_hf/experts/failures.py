@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from huggingface_hub.errors import HfHubHTTPError, HTTPError, OfflineModeIsEnabled, TextGenerationError
 
+from zooter_hf.experts.base import Answer
 from zooter_hf.experts.chat_client import Refusal
 from zooter_hf.experts.retry import MAX_RETRY_AFTER, parse_retry_after
 
@@ -44,6 +45,15 @@ class Failure:
     stops: bool = False
     unreachable: bool = False
 
+    @property
+    def expert_failed(self) -> bool:
+        """Whether the expert is to blame, not the query."""
+        return self.again or self.of_all
+
+    def as_answer(self) -> Answer:
+        """Returns it as the answer that a query has instead."""
+        return Answer(None, error=self.reason, expert_failed=self.expert_failed)
+
 
 def scrub(text: str, key: str | None) -> str:
     """Takes the key out of what a server or a library said, and makes it short."""
@@ -58,7 +68,9 @@ def malformed(what: str) -> Failure:
     return Failure(f"the reply is malformed: {what}", again=True, most_retries=MALFORMED_RETRIES)
 
 
-def failure_of(error: Exception, key: str | None, wall: float, *, to_hub: bool) -> Failure | None:
+def failure_of(
+    error: Exception, key: str | None, wall: float, *, to_hub: bool, max_retry_after: float = MAX_RETRY_AFTER
+) -> Failure | None:
     """Says what an exception of the client means.
 
     Args:
@@ -66,6 +78,7 @@ def failure_of(error: Exception, key: str | None, wall: float, *, to_hub: bool) 
         key: What must not be repeated.
         wall: The time, in seconds since the epoch.
         to_hub: Whether Inference Providers were asked.
+        max_retry_after: Seconds that a server may ask to be left alone; if it asks for more, it is given up.
 
     Returns:
         The failure; `None` if it is a mistake in a program, to be raised as it is.
@@ -75,7 +88,7 @@ def failure_of(error: Exception, key: str | None, wall: float, *, to_hub: bool) 
     names |= {type(error.__cause__).__name__}
     said = scrub(str(error), key) or type(error).__name__
     if isinstance(error, Refusal):
-        return _of_refusal(error, key, wall)
+        return _of_refusal(error, key, wall, max_retry_after)
     if isinstance(error, OfflineModeIsEnabled):
         return Failure("HF_HUB_OFFLINE is set. Unset it to ask Inference Providers", of_all=True, stops=True)
     if isinstance(error, HfHubHTTPError):  # the model is looked up before a provider is asked
@@ -100,7 +113,7 @@ def failure_of(error: Exception, key: str | None, wall: float, *, to_hub: bool) 
     return None
 
 
-def _of_refusal(refusal: Refusal, key: str | None, wall: float) -> Failure:
+def _of_refusal(refusal: Refusal, key: str | None, wall: float, max_retry_after: float) -> Failure:
     status = refusal.status
     said = scrub(_message(refusal.text), key)
     reason = f"HTTP {status}: {said}" if said else f"HTTP {status}"
@@ -108,8 +121,8 @@ def _of_refusal(refusal: Refusal, key: str | None, wall: float) -> Failure:
         return Failure(reason, status, of_all=True, stops=True)
     if status == 408 or status == 429 or status >= 500:
         wait = parse_retry_after(refusal.retry_after, wall)
-        if wait is not None and wait > MAX_RETRY_AFTER:
-            reason += f". The server asks to wait {wait:.0f} s; at most {MAX_RETRY_AFTER:.0f} s are waited. Come later"
+        if wait is not None and wait > max_retry_after:
+            reason += f". The server asks to wait {wait:.0f} s; at most {max_retry_after:.0f} s are waited. Come later"
             return Failure(reason, status, of_all=True, stops=True)
         return Failure(reason, status, again=True, retry_after=wait, of_all=status in UNAVAILABLE)
     return Failure(reason, status)

@@ -6,12 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel
 from transformers.quantizers import AutoQuantizationConfig
+from transformers.utils import logging
 
 from zooter_hf.experts.base import ExpertError
 from zooter_hf.modeling import ExpertSpec
 
+
+logger = logging.get_logger(__name__)
 
 #: What decides how a model is loaded; two experts that agree on all of these share one model in memory.
 LOADING_OPTIONS = (
@@ -106,6 +109,43 @@ def load_tokenizer(expert: str, source: str, options: Mapping[str, Any]):
         )
     except (OSError, ValueError, KeyError) as error:
         raise ExpertError(f"Expert {expert!r}: the tokenizer of {source!r} could not be loaded. {error}") from error
+
+
+def estimate_bytes(expert: str, source: str, options: Mapping[str, Any]) -> int | None:
+    """Works out the memory of a model from its config, without loading its weights.
+
+    Args:
+        expert: Name of the expert, for errors.
+        source: Folder or Hub id, from [`find_folder`].
+        options: Any of `LOADING_OPTIONS`.
+
+    Returns:
+        Bytes; `None` for weights that are to be quantised, or whose number the config does not tell.
+
+    Raises:
+        ExpertError: If there is no config.
+    """
+    if "quantization_config" in options:
+        return None
+    given = {name: options[name] for name in ("revision", "gguf_file") if name in options}
+    trust = {"trust_remote_code": options.get("trust_remote_code", False)}
+    try:
+        config = AutoConfig.from_pretrained(source, **given, **trust)
+    except (OSError, ValueError, KeyError) as error:
+        raise ExpertError(f"Expert {expert!r}: the config of {source!r} could not be loaded. {error}") from error
+    if getattr(config, "quantization_config", None) is not None:
+        return None
+    dtype = options.get("dtype", "auto")
+    dtype = (getattr(config, "dtype", None) or torch.float32) if dtype == "auto" else getattr(torch, dtype)
+    if "gguf_file" in options and "dtype" not in options:
+        dtype = torch.float32  # which they are dequantised to
+    try:
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config, dtype=dtype, **trust)
+    except Exception as error:  # code of whatever architecture, which has yet to show that it can be loaded at all
+        logger.info(f"The memory of {source} cannot be estimated: {error}")
+        return None
+    return model.get_memory_footprint()
 
 
 def load_model(expert: str, source: str, options: Mapping[str, Any]) -> PreTrainedModel:

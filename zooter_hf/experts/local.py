@@ -1,14 +1,16 @@
 """Experts that run in this process: any causal language model that transformers can load."""
 
-from collections.abc import Iterator, Sequence
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from transformers import PreTrainedModel
 
 from zooter_hf.experts.base import Answer, Capabilities, Expert, ExpertError, GenerationSettings, Query, Usage
 from zooter_hf.experts.generation import Row, generate_answers, stream_answer
-from zooter_hf.experts.loading import DEFAULT_BATCH_SIZE, LOADING_OPTIONS, check_spec, find_folder
+from zooter_hf.experts.loading import DEFAULT_BATCH_SIZE, LOADING_OPTIONS, check_spec, estimate_bytes, find_folder
 from zooter_hf.experts.rendering import QueryError, render
-from zooter_hf.experts.shared import SharedModel, acquire, release
+from zooter_hf.experts.shared import SharedModel, acquire, release, shared_key
 from zooter_hf.modeling import ExpertSpec
 
 
@@ -39,6 +41,25 @@ class LocalExpert(Expert):
         self.end_tokens: tuple[int, ...] = ()
         self._shared: SharedModel | None = None
         self._tokenizer = None
+
+    @abstractmethod
+    def _locate(self) -> tuple[str, Mapping[str, Any]]:
+        """Finds what is to be loaded: folder or Hub id of the model, and the options that it is loaded with."""
+
+    @property
+    def memory_key(self) -> str:
+        """The model with the options that it is loaded with; see [`Expert.memory_key`]."""
+        return shared_key(*self._locate())
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """The memory of the model with all adapters on it.
+
+        Before it is loaded, that of its weights by its config; `None` if they are to be quantised.
+        """
+        if self._shared is not None:
+            return self._shared.model.get_memory_footprint()
+        return estimate_bytes(self.spec.name, *self._locate())
 
     @property
     def model(self) -> PreTrainedModel:
@@ -96,7 +117,8 @@ class LocalExpert(Expert):
         try:
             row = self._row(0, query, settings)
         except QueryError as error:
-            raise ExpertError(f"Expert {self.spec.name!r} cannot answer the query: {error}") from error
+            message = f"Expert {self.spec.name!r} cannot answer the query: {error}"
+            raise ExpertError(message, expert_failed=False) from error
         yield from stream_answer(self.shared, row, settings)
 
     def close(self):
@@ -115,7 +137,8 @@ class LocalExpert(Expert):
         self.end_tokens = tuple(sorted({*ends, tokenizer.eos_token_id} - {None}))
 
     def _row(self, place: int, query: Query, settings: GenerationSettings) -> Row:
-        ids = render(self.tokenizer, query, settings)
+        with self.shared.tokenizer_lock:
+            ids = render(self.tokenizer, query, settings)
         limit = self.context_length
         if limit is not None and len(ids) + settings.max_new_tokens > limit:
             raise QueryError(
@@ -154,9 +177,11 @@ class TransformersExpert(LocalExpert):
             ImportError: If a library is not installed that it needs.
         """
         if self._shared is None:
-            name = self.spec.name
-            shared = acquire(name, find_folder(name, "model", self.spec.model), self.spec.options)
+            shared = acquire(self.spec.name, *self._locate())
             self._hold(shared, shared.tokenizer)
+
+    def _locate(self) -> tuple[str, Mapping[str, Any]]:
+        return find_folder(self.spec.name, "model", self.spec.model), self.spec.options
 
 
 def answer_together(

@@ -6,6 +6,10 @@ from typing import Any
 from zooter_hf.experts.base import GenerationSettings, Query, to_messages
 
 
+# What a message may hold: an assistant's call of a tool needs no content.
+_CONTENTS = {"content", "tool_calls"}
+
+
 class QueryError(ValueError):
     """Why a query cannot be answered; becomes the error of its answer."""
 
@@ -41,7 +45,7 @@ def _read(query: Query, settings: GenerationSettings) -> list[dict[str, Any]]:
     if not isinstance(query, str) and (
         isinstance(query, bytes | Mapping)
         or not hasattr(query, "__iter__")
-        or not all(isinstance(each, Mapping) and "role" in each and "content" in each for each in query)
+        or not all(isinstance(each, Mapping) and "role" in each and _CONTENTS & set(each) for each in query)
     ):
         raise QueryError(f"A query is a string or a chat (messages with `role` and `content`), got {query!r:.80}.")
     messages = to_messages(query, settings)
@@ -51,7 +55,7 @@ def _read(query: Query, settings: GenerationSettings) -> list[dict[str, Any]]:
 
 
 def _text_of(message: Mapping[str, Any]) -> str:
-    content = message["content"]
+    content = message.get("content")
     if isinstance(content, str) or content is None:
         return content or ""
     parts = [part if isinstance(part, str) else part.get("text") for part in content]

@@ -41,6 +41,8 @@ class SharedModel:
         self._named = 0
         # Which adapter is active is a state of the model: one generation at a time.
         self._lock = threading.RLock()
+        #: Held while a text is made into tokens: how that is done is a state of the tokenizer.
+        self.tokenizer_lock = threading.Lock()
 
     @property
     def mixes(self) -> bool:
@@ -192,11 +194,11 @@ def acquire(expert: str, source: str, options: Mapping[str, Any], *, for_adapter
         ImportError: If a library is not installed that it needs.
     """
     options = {name: options[name] for name in LOADING_OPTIONS if name in options}
-    key = _key(source, options)
+    key = shared_key(source, options)
     with _lock:
         if for_adapter:
             for other in _held.values():
-                if other.source == source and other.adapters and _key(source, other.options) != key:
+                if other.source == source and other.adapters and shared_key(source, other.options) != key:
                     raise ExpertError(
                         f"Expert {expert!r}: its base {source!r} is in memory for another adapter with the options "
                         f"{other.options}, but this one asks for {options}. Experts that share a base must agree."
@@ -213,12 +215,14 @@ def release(shared: SharedModel):
         shared.users -= 1
         if shared.users:
             return
-        _held.pop(_key(shared.source, shared.options), None)
+        _held.pop(shared_key(shared.source, shared.options), None)
         shared.model = shared.tokenizer = shared._peft = None
     gc.collect()  # modules refer to each other in circles
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
 
-def _key(source: str, options: Mapping[str, Any]) -> str:
+def shared_key(source: str, options: Mapping[str, Any]) -> str:
+    """Returns what experts have in common that share a model: its source, and the options that decide its loading."""
+    options = {name: options[name] for name in LOADING_OPTIONS if name in options}
     return json.dumps([source, options], sort_keys=True, default=str)

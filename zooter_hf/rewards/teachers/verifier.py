@@ -67,7 +67,7 @@ class Verifier(Teacher):
         return [self._check(item) for item in items]
 
     def _check(self, item: Scorable) -> list[float | None]:
-        right = None if item.reference is None else self._read(item.reference)
+        right = None if item.reference is None else self.read(item.reference)
         if right is None:
             if item.reference is not None:
                 self._skip(
@@ -75,9 +75,10 @@ class Verifier(Teacher):
                     f"The reference {item.reference!r:.80} holds nothing that the mode {self.mode!r} compares.",
                 )
             return [None] * len(item.answers)
-        return [float(self._agrees(self._read(answer), right)) for answer in item.answers]
+        return [float(self._agrees(self.read(answer), right)) for answer in item.answers]
 
-    def _read(self, text: str) -> Any:
+    def read(self, text: str) -> Any:
+        """Returns what of an answer is compared, which can be hashed; `None` if it holds nothing of the kind."""
         if self.mode == "numeric":
             return read_number(text)
         if self.mode == "choice":
