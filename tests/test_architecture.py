@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "rewards": {"experts", "modeling", "routing"},
     "distillation": {"modeling", "rewards", "routing", "evaluation"},
     "routing": {"modeling"},
-    "ensemble": {"experts", "routing", "modeling"},
+    "ensemble": {"experts", "rewards", "routing", "modeling"},
     "evaluation": {"rewards", "routing", "modeling"},
     "hub": {"modeling", "evaluation"},
 }

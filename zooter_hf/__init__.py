@@ -30,6 +30,8 @@ _LOADED_ON_USE = {
     "RewardTable": "zooter_hf.rewards",
     "ZooterTrainer": "zooter_hf.distillation",
     "collect_rewards": "zooter_hf.rewards.labelling",
+    "Reply": "zooter_hf.ensemble",
+    "ZooterEnsemble": "zooter_hf.ensemble",
     "evaluate": "zooter_hf.evaluation",
 }
 
@@ -55,9 +57,11 @@ __all__ = [
     "DistillationArguments",
     "EvaluationReport",
     "ExpertSpec",
+    "Reply",
     "RewardTable",
     "RoutingOutput",
     "ZooterConfig",
+    "ZooterEnsemble",
     "ZooterForRouting",
     "ZooterRoutingPipeline",
     "ZooterTrainer",

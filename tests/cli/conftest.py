@@ -15,9 +15,11 @@ def zooter(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "160")
 
-    def run(*arguments, stdin="", check=True):
+    def run(*arguments, stdin="", check=True, terminal=False):
         monkeypatch.setattr(sys, "argv", ["zooter", *map(str, arguments)])
-        monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
+        lines = io.StringIO(stdin)
+        lines.isatty = lambda: terminal
+        monkeypatch.setattr(sys, "stdin", lines)
         capsys.readouterr()
         with pytest.raises(SystemExit) as exit:
             main()

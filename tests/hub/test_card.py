@@ -4,6 +4,7 @@ import pytest
 from huggingface_hub import ModelCard
 from transformers import AutoModel
 
+from zooter_hf import ExpertSpec
 from zooter_hf.hub.card import GENERATED_MARK, model_card
 
 
@@ -80,6 +81,14 @@ def test_what_is_not_known_is_said_to_be_so(make_router):
     assert "Not recorded." in card.text
     assert "model-index" not in card.data.to_dict()
     assert "$" not in card.text, "no prices, no price columns"
+
+
+def test_experts_that_can_answer_are_shown_to(card, make_router):
+    assert "ZooterEnsemble" not in card.text, "of these experts nobody says how to run them"
+    experts = [ExpertSpec(name, model=name, backend="transformers") for name in "ab"]
+    text = model_card(make_router(experts=experts).config, repo_id="you/router").text
+    assert 'ZooterEnsemble.from_pretrained("you/router")' in text
+    assert "```\n\nTo have the chosen expert answer:\n\n```" in text and "```\n\nWith transformers alone" in text
 
 
 def test_tables_are_whole(card):

@@ -162,6 +162,30 @@ def test_refusals_are_the_hubs_own_and_leave_the_revision_intact(hub, client):
     assert client(f'print(json.dumps(AutoModel.from_pretrained(repo, revision="{before}").num_labels))') == 3
 
 
+def test_an_ensemble_is_pushed_whole_and_in_one_commit(hub, client):
+    result = client(
+        """
+        from zooter_hf import ZooterEnsemble, ZooterForRouting
+        router = ZooterForRouting.from_pretrained(folder)
+        spec = {"backend": "endpoint", "model": "m", "base_url": "http://localhost:9/v1"}
+        experts = {name: spec for name in [*router.expert_names, "extra"]}
+        pushed = ZooterEnsemble(router, experts, sticky=True)
+        commit = pushed.push_to_hub(repo)
+        router.push_to_hub("you/alone")
+        loaded = ZooterEnsemble.from_pretrained(repo)
+        alone = ZooterEnsemble.from_pretrained("you/alone", revision="main")
+        print(json.dumps([
+            commit.oid, list(loaded.experts), loaded.settings.sticky, loaded.router.expert_names,
+            list(alone.experts), alone.settings.sticky,
+        ]))
+        """,
+        token=hub.token,
+    )
+    _, experts, sticky, known, alone, alone_sticky = result
+    assert experts == [*known, "extra"] and sticky
+    assert alone == known and not alone_sticky
+
+
 def test_the_command_line_pushes_and_reads(hub, client, saved_router):
     zooter = [sys.executable, "-c", "from zooter_hf.cli import main; main()"]
     pushed = client("", command=[*zooter, "push", str(saved_router), "you/cli", "--message", "First"])

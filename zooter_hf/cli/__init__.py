@@ -14,6 +14,7 @@ def main():
     from zooter_hf.cli.convert import convert
     from zooter_hf.cli.distill import distill
     from zooter_hf.cli.evaluate import evaluate
+    from zooter_hf.cli.generate import generate
     from zooter_hf.cli.info import info
     from zooter_hf.cli.label import label
     from zooter_hf.cli.push import push
@@ -25,7 +26,7 @@ def main():
         add_completion=False,
         pretty_exceptions_enable=False,
     )
-    for command in (route, label, convert, distill, evaluate, info, push):
+    for command in (route, generate, label, convert, distill, evaluate, info, push):
         app.command()(command)
     try:
         app()

@@ -49,7 +49,7 @@ def route(
             )
         file = "-"
     inputs: Iterable[Any] = queries or read_queries(file, jsonl)
-    rows = decide(
+    rows = route_all(
         inputs,
         router=resolve_router(model),
         revision=revision,
@@ -66,7 +66,7 @@ def route(
         print_table(list(rows), shown=top_k or 2, answer_tokens=answer_tokens)
 
 
-def decide(
+def route_all(
     queries: Iterable[Any],
     router: str,
     revision: str | None,
@@ -78,31 +78,32 @@ def decide(
     """Routes queries as they come; yields each with its decision and what was read of it."""
     from transformers import pipeline
 
-    from zooter_hf import ROUTING_TASK, Decision
+    from zooter_hf import ROUTING_TASK
+    from zooter_hf.routing import decide
 
     quiet_loading()
     load_config(router, revision)  # for its clear error
     routing = pipeline(ROUTING_TASK, model=router, revision=revision, device=device, batch_size=batch_size)
-    config = routing.model.config
-
     waiting: deque[Any] = deque()  # read, and not answered yet
 
     def remember(query):
         waiting.append(query)
         return query
 
-    results = routing(map(remember, queries), return_truncation=True, max_query_tokens=max_query_tokens)
-    for result in results:
-        ranking = result.pop("ranking")
-        decision = Decision.from_ranking(
-            ranking,
-            config.experts,
-            router=router,
-            revision=routing.model.revision,
-            query_tokens=result["query_tokens"],
-            answer_tokens=answer_tokens,
-        )
-        yield {"query": waiting.popleft(), "decision": decision.to_dict(), **result}
+    for routed in decide(
+        routing,
+        map(remember, queries),
+        router=router,
+        answer_tokens=answer_tokens,
+        max_query_tokens=max_query_tokens,
+    ):
+        yield {
+            "query": waiting.popleft(),
+            "decision": routed.decision.to_dict(),
+            "query_tokens": routed.query_tokens,
+            "read_tokens": routed.read_tokens,
+            "truncated": routed.truncated,
+        }
 
 
 def print_table(rows: list[dict[str, Any]], shown: int, answer_tokens: int):

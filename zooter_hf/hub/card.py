@@ -119,6 +119,7 @@ def model_card(
         embedded=embedded,
         training=training,
         evaluation=training.get("evaluation"),
+        can_answer=all(expert.backend is not None for expert in config.experts),
         has_prices=any(expert.input_price is not None for expert in config.experts),
         mark=GENERATED_MARK,
     )

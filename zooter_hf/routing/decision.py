@@ -1,10 +1,11 @@
 """The decision: what a router chose, what it passed over, and why."""
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from zooter_hf.modeling import ExpertSpec
+from zooter_hf.routing.policy import RoutingPolicy, make_policy
 
 
 @dataclass(frozen=True)
@@ -27,17 +28,36 @@ class RankedExpert:
 
 
 @dataclass(frozen=True)
+class Fallback:
+    """An expert that was to answer, and did not.
+
+    Args:
+        expert: Its name.
+        reason: What went wrong, or why it was not asked.
+        asked: Whether it was asked at all.
+    """
+
+    expert: str
+    reason: str
+    asked: bool = True
+
+
+@dataclass(frozen=True)
 class Decision:
     """A routing decision, with nothing hidden.
 
     Args:
         expert: Name of the chosen expert.
-        ranking: All experts, best first.
-        margin: Probability of the chosen expert minus that of the runner-up; 1 for a router of one expert.
+        ranking: All experts, the most probable first.
+        margin: Probability of the chosen expert minus that of the most probable other; negative if the policy chose
+            one that is not the most probable, 1 for a router of one expert.
         policy: Name of the policy that chose.
         reason: The reason, for a person to read.
         router: Name or folder of the router.
         revision: Revision of the router, if it came from the Hub.
+        alternatives: The experts that would take its place, best first.
+        fallbacks: The experts that were to answer and did not, in their order; empty for a decision that has not been
+            carried out.
     """
 
     expert: str
@@ -47,6 +67,8 @@ class Decision:
     reason: str
     router: str
     revision: str | None = None
+    alternatives: tuple[str, ...] = ()
+    fallbacks: tuple[Fallback, ...] = ()
 
     @classmethod
     def from_ranking(
@@ -56,21 +78,25 @@ class Decision:
         *,
         router: str,
         revision: str | None = None,
+        policy: RoutingPolicy | str | None = None,
+        available: Collection[str] | None = None,
         query_tokens: int | None = None,
         answer_tokens: int | None = None,
     ) -> "Decision":
-        """Takes the most probable expert, as the paper does.
+        """Chooses an expert of a ranking.
 
         Args:
             ranking: What the routing pipeline returns for one query, with all experts.
             experts: The experts of the router, for their prices.
             router: Name or folder of the router.
             revision: Revision of the router, if it came from the Hub.
+            policy: How to choose; the most probable, as the paper does, by default.
+            available: Names of those that may be chosen; all by default.
             query_tokens: Length of the query, to estimate its price.
             answer_tokens: Expected length of the answer, to estimate its price.
 
         Raises:
-            ValueError: If the ranking is empty or names an expert that is not among `experts`.
+            ValueError: If the ranking is empty or names an expert that is not among `experts`, or none is available.
         """
         if not ranking:
             raise ValueError("A decision needs a ranking of at least one expert, got an empty one.")
@@ -87,21 +113,48 @@ class Decision:
             )
             for entry in ranking
         )
-        best = ranked[0]
-        margin = best.probability - (ranked[1].probability if len(ranked) > 1 else 0.0)
+        candidates = tuple(expert for expert in ranked if available is None or expert.name in available)
+        if not candidates:
+            raise ValueError(f"None of the experts {sorted(specs)} of the router is available.")
+        policy = make_policy(policy)
+        choice = policy.choose(candidates)
+        out = len(ranked) - len(candidates)
         return cls(
-            expert=best.name,
+            expert=choice.order[0],
             ranking=ranked,
-            margin=margin,
-            policy="argmax",
-            reason=f"most probable of {len(ranked)} experts",
+            margin=_margin(ranked, choice.order[0]),
+            policy=policy.name,
+            reason=choice.reason + (f"; {out} of the router's {len(ranked)} cannot answer here" if out else ""),
             router=router,
             revision=revision,
+            alternatives=choice.order[1:],
+        )
+
+    def choosing(self, expert: str, reason: str, *, policy: str | None = None) -> "Decision":
+        """Returns the decision with another expert, which changes places with the chosen one.
+
+        Args:
+            expert: Its name.
+            reason: Why it is this one.
+            policy: What chose it; the policy of this decision by default.
+        """
+        others = tuple(name for name in (self.expert, *self.alternatives) if name != expert)
+        return replace(
+            self,
+            expert=expert,
+            alternatives=others,
+            margin=_margin(self.ranking, expert),
+            reason=reason,
+            policy=policy or self.policy,
         )
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the decision as JSON values."""
-        return asdict(self) | {"ranking": [asdict(expert) for expert in self.ranking]}
+        return asdict(self) | {
+            "ranking": [asdict(expert) for expert in self.ranking],
+            "alternatives": list(self.alternatives),
+            "fallbacks": [asdict(fallback) for fallback in self.fallbacks],
+        }
 
 
 def estimate_price(expert: ExpertSpec, query_tokens: int | None, answer_tokens: int | None) -> float | None:
@@ -112,3 +165,9 @@ def estimate_price(expert: ExpertSpec, query_tokens: int | None, answer_tokens: 
     if None in (expert.input_price, expert.output_price, query_tokens, answer_tokens):
         return None
     return (expert.input_price * query_tokens + expert.output_price * answer_tokens) / 1_000_000
+
+
+def _margin(ranking: Sequence[RankedExpert], expert: str) -> float:
+    """An expert that the router does not know has a probability of 0."""
+    own = next((each.probability for each in ranking if each.name == expert), 0.0)
+    return own - max((each.probability for each in ranking if each.name != expert), default=0.0)
