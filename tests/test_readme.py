@@ -100,7 +100,7 @@ def test_python_and_command_line_blocks_run_in_order(world):
     assert len(commands) >= 5
     for line in commands:
         assert run(
-            re.sub(r"\bzooter(?= (route|label|convert|distill|evaluate|info|push))", lambda _: zooter, line),
+            re.sub(r"\bzooter(?= (route|generate|label|convert|distill|evaluate|info|push))", lambda _: zooter, line),
             world,
             shell=True,
         ).stdout
@@ -139,4 +139,8 @@ def test_named_modules_exist():
 
 def test_linked_files_exist():
     for target in re.findall(r"\]\((?!http)([^)]+)\)", README):
-        assert (ROOT / target).exists(), target
+        path, _, section = target.partition("#")
+        assert (ROOT / path).exists(), target
+        if section:
+            headings = re.findall(r"^#+ (.+)$", (ROOT / path).read_text(encoding="utf-8"), flags=re.MULTILINE)
+            assert section in {re.sub(r"[^\w -]", "", each).lower().replace(" ", "-") for each in headings}, target
