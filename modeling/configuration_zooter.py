@@ -206,9 +206,23 @@ class ZooterConfig(PreTrainedConfig):
             user turns) or `"all"` (every turn, those of other roles with the role's name before them). The last user
             turn comes first in the encoder's input, then the others from the newest to the oldest, as far as
             `max_query_tokens` reaches.
+        predict_rewards (`bool`, defaults to `False`):
+            Whether a second head predicts the reward of every expert's answer, in the units of the training rewards.
         temperature (`float`, defaults to 1.0):
             Calibration temperature. Probabilities are `softmax(logits / temperature)`; the logits and the training
             loss do not know of it.
+        calibration_scale (`list[float]`, *optional*):
+            For calibration by vectors: each expert's logit is multiplied by its scale, before the temperature.
+        calibration_bias (`list[float]`, *optional*):
+            What is added to each expert's scaled logit.
+        removed_experts (`list[str]`, *optional*):
+            Names of experts that are no longer there: their probability is 0, and they are in no ranking.
+        policy (`dict`, *optional*):
+            How decisions are made by default, as JSON values: `{"name": ..., option: ...}`, see
+            [`zooter_hf.routing.RoutingPolicy`]. The rankings of the pipeline do not depend on it.
+        centroids (`list[dict]`, *optional*):
+            What the training queries around each stored centroid are, as `{"tags": [...], "queries": number}`; the
+            centroids themselves are a buffer of the model.
         training (`dict`, *optional*):
             Where the router comes from, as JSON values, for its model card. Known keys: `method`, `beta`, `tau`,
             `datasets` (list of `{"name", "url", "license", "queries"}`), `language`, `license`, `hyperparameters`
@@ -232,7 +246,7 @@ class ZooterConfig(PreTrainedConfig):
 
     model_type = "zooter"
     sub_configs = {"encoder_config": AutoConfig}
-    keys_to_ignore_at_inference = ["query_embedding", "hidden_states", "attentions"]
+    keys_to_ignore_at_inference = ["query_embedding", "predicted_rewards", "hidden_states", "attentions"]
 
     encoder_config: dict | PreTrainedConfig | None = None
     experts: list | tuple | None = None
@@ -249,7 +263,13 @@ class ZooterConfig(PreTrainedConfig):
     max_query_tokens: int | None = None
     head_share: float | int = 0.5
     chat_context: str = "user"
+    predict_rewards: bool = False
     temperature: float | int = 1.0
+    calibration_scale: list | tuple | None = None
+    calibration_bias: list | tuple | None = None
+    removed_experts: list | tuple | None = None
+    policy: dict | None = None
+    centroids: list | tuple | None = None
     training: dict | None = None
 
     def __post_init__(self, **kwargs):
@@ -288,6 +308,12 @@ class ZooterConfig(PreTrainedConfig):
     def expert_names(self) -> list[str]:
         """Names of the experts, in the order of the router's outputs."""
         return [expert.name for expert in self.experts]
+
+    @property
+    def kept_experts(self) -> list[int]:
+        """Indices of the experts that have not been removed."""
+        removed = set(self.removed_experts or ())
+        return [index for index, name in enumerate(self.expert_names) if name not in removed]
 
     @property
     def head_outputs(self) -> int:
@@ -351,6 +377,17 @@ class ZooterConfig(PreTrainedConfig):
         for name in ("temperature", "cosine_temperature"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"`{name}` must be a positive finite number, got {getattr(self, name)}.")
+        for name in ("calibration_scale", "calibration_bias"):
+            vector = getattr(self, name)
+            if vector is not None and (
+                len(vector) != len(self.experts) or not all(math.isfinite(value) for value in vector)
+            ):
+                raise ValueError(f"`{name}` must be a finite number for each of the {len(self.experts)} experts.")
+        removed = list(self.removed_experts or ())
+        if unknown := [name for name in removed if name not in self.expert_names]:
+            raise ValueError(f"`removed_experts` names {unknown}, which are not among {self.expert_names}.")
+        if self.experts and set(removed) == set(self.expert_names):
+            raise ValueError("`removed_experts` names all experts. A router needs at least one.")
         if self.max_query_tokens < 8:
             raise ValueError(f"`max_query_tokens` must be at least 8, got {self.max_query_tokens}.")
         if self.max_encoder_tokens is not None and self.max_query_tokens > self.max_encoder_tokens:

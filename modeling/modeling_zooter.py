@@ -53,6 +53,9 @@ class RoutingOutput(ModelOutput):
             Scores before the softmax and before the calibration temperature.
         query_embedding (`torch.FloatTensor` of shape `(batch, hidden_size)`):
             The pooled states of the encoder, of length 1 if `normalize` is set, before dropout and head.
+        predicted_rewards (`torch.FloatTensor` of shape `(batch, experts)`, *optional*, returned by a router with
+            `predict_rewards`):
+            What each expert's answer should be worth, in the units of the training rewards.
         hidden_states (`tuple(torch.FloatTensor)`, *optional*, returned when `output_hidden_states=True`):
             The encoder's hidden states, each of shape `(batch, tokens, hidden_size)`.
         attentions (`tuple(torch.FloatTensor)`, *optional*, returned when `output_attentions=True`):
@@ -62,58 +65,116 @@ class RoutingOutput(ModelOutput):
     loss: torch.FloatTensor | None = None
     logits: torch.FloatTensor | None = None
     query_embedding: torch.FloatTensor | None = None
+    predicted_rewards: torch.FloatTensor | None = None
     hidden_states: tuple[torch.FloatTensor, ...] | None = None
     attentions: tuple[torch.FloatTensor, ...] | None = None
 
 
-class ZooterLinearHead(nn.Module):
-    """Dropout and one linear layer: `(batch, hidden_size)` to `(batch, head_outputs)`."""
+class ZooterHead(nn.Module):
+    """A head of `outputs` rows, one for each of its outputs: `(batch, hidden_size)` to `(batch, outputs)`.
 
-    def __init__(self, config: ZooterConfig):
-        super().__init__()
-        self.dropout = nn.Dropout(config.head_dropout)
-        self.out_proj = nn.Linear(config.hidden_size, config.head_outputs)
+    What the rows read are the features of a query, so that a row can be fitted while all else stays as it is.
+    """
 
     def forward(self, query_embedding: torch.Tensor) -> torch.Tensor:
-        return self.out_proj(self.dropout(query_embedding))
+        return self.score(self.features(query_embedding), self.rows)
+
+    def features(self, query_embedding: torch.Tensor) -> torch.Tensor:
+        """Turns query embeddings into what the rows read: `(batch, hidden_size)` to `(batch, features)`."""
+        raise NotImplementedError
+
+    @property
+    def rows(self) -> torch.Tensor:
+        """The rows, of shape `(outputs, row_size)`."""
+        raise NotImplementedError
+
+    def score(self, features: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        """Scores features by rows: `(batch, features)` and `(outputs, row_size)` to `(batch, outputs)`."""
+        raise NotImplementedError
+
+    def append_row(self, row: torch.Tensor):
+        """Adds an output with its row, of shape `(row_size,)`; the others stay as they are."""
+        raise NotImplementedError
 
 
-class ZooterMLPHead(nn.Module):
-    """One hidden layer, dropout before both layers: `(batch, hidden_size)` to `(batch, head_outputs)`."""
+class ZooterProjectionHead(ZooterHead):
+    """A head whose rows are those of a linear layer, weights and bias."""
 
-    def __init__(self, config: ZooterConfig):
+    out_proj: nn.Linear
+
+    def forward(self, query_embedding: torch.Tensor) -> torch.Tensor:
+        return self.out_proj(self.features(query_embedding))
+
+    @property
+    def rows(self) -> torch.Tensor:
+        return torch.cat([self.out_proj.weight, self.out_proj.bias.unsqueeze(1)], dim=1)
+
+    def score(self, features: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        return nn.functional.linear(features, rows[:, :-1], rows[:, -1])
+
+    def append_row(self, row: torch.Tensor):
+        _append(self.out_proj, "weight", row[:-1])
+        _append(self.out_proj, "bias", row[-1])
+        self.out_proj.out_features += 1
+
+
+class ZooterLinearHead(ZooterProjectionHead):
+    """Dropout and one linear layer."""
+
+    def __init__(self, config: ZooterConfig, outputs: int):
+        super().__init__()
+        self.dropout = nn.Dropout(config.head_dropout)
+        self.out_proj = nn.Linear(config.hidden_size, outputs)
+
+    def features(self, query_embedding: torch.Tensor) -> torch.Tensor:
+        return self.dropout(query_embedding)
+
+
+class ZooterMLPHead(ZooterProjectionHead):
+    """One hidden layer, dropout before both layers."""
+
+    def __init__(self, config: ZooterConfig, outputs: int):
         super().__init__()
         head_hidden_size = config.head_hidden_size or config.hidden_size
         self.dropout = nn.Dropout(config.head_dropout)
         self.dense = nn.Linear(config.hidden_size, head_hidden_size)
         self.activation = ACT2FN[config.head_activation]
         self.norm = nn.LayerNorm(head_hidden_size) if config.head_norm else nn.Identity()
-        self.out_proj = nn.Linear(head_hidden_size, config.head_outputs)
+        self.out_proj = nn.Linear(head_hidden_size, outputs)
 
-    def forward(self, query_embedding: torch.Tensor) -> torch.Tensor:
-        hidden = self.norm(self.activation(self.dense(self.dropout(query_embedding))))
-        return self.out_proj(self.dropout(hidden))
+    def features(self, query_embedding: torch.Tensor) -> torch.Tensor:
+        return self.dropout(self.norm(self.activation(self.dense(self.dropout(query_embedding)))))
 
 
-class ZooterCosineHead(nn.Module):
+class ZooterCosineHead(ZooterHead):
     """Cosine similarity to learned expert embeddings over a learned temperature, as in RouterDC (arXiv 2409.19886).
 
-    `(batch, hidden_size)` to `(batch, head_outputs)`; every output lies within `1 / temperature` of zero.
+    Every output lies within `1 / temperature` of zero.
     """
 
-    def __init__(self, config: ZooterConfig):
+    def __init__(self, config: ZooterConfig, outputs: int):
         super().__init__()
         self.dropout = nn.Dropout(config.head_dropout)
-        self.expert_embeddings = nn.Parameter(torch.empty(config.head_outputs, config.hidden_size))
+        self.expert_embeddings = nn.Parameter(torch.empty(outputs, config.hidden_size))
         self.log_temperature = nn.Parameter(torch.empty(()))  # the logarithm keeps the temperature positive
 
-    def forward(self, query_embedding: torch.Tensor) -> torch.Tensor:
-        query = nn.functional.normalize(self.dropout(query_embedding), dim=-1)
-        experts = nn.functional.normalize(self.expert_embeddings, dim=-1)
-        return query @ experts.T * torch.exp(-self.log_temperature)
+    def features(self, query_embedding: torch.Tensor) -> torch.Tensor:
+        return nn.functional.normalize(self.dropout(query_embedding), dim=-1)
+
+    @property
+    def rows(self) -> torch.Tensor:
+        return self.expert_embeddings
+
+    def score(self, features: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        return features @ nn.functional.normalize(rows, dim=-1).T * torch.exp(-self.log_temperature)
+
+    def append_row(self, row: torch.Tensor):
+        _append(self, "expert_embeddings", row)
 
 
 HEAD_CLASSES = {"linear": ZooterLinearHead, "mlp": ZooterMLPHead, "cosine": ZooterCosineHead}
+# A cosine is no reward: it is bounded by the temperature.
+REWARD_HEAD_CLASSES = {**HEAD_CLASSES, "cosine": ZooterMLPHead}
 
 
 class ZooterPreTrainedModel(PreTrainedModel):
@@ -317,6 +378,7 @@ class ZooterForRouting(ZooterPreTrainedModel):
 
     # The trainer must not divide the loss by a count of label elements: soft labels have one per expert.
     accepts_loss_kwargs = False
+    _expert_fitter: Callable[..., tuple[torch.Tensor, torch.Tensor | None]] | None = None
 
     def __init__(self, config: ZooterConfig, encoder: PreTrainedModel | None = None):
         if config.encoder_config is None or not config.experts:
@@ -336,7 +398,11 @@ class ZooterForRouting(ZooterPreTrainedModel):
         if "add_pooling_layer" in inspect.signature(type(self.encoder).__init__).parameters:
             self.encoder.pooler = None
         self.config.encoder_config = self.encoder.config  # one object, so that a change to either is seen by both
-        self.classifier = HEAD_CLASSES[config.head](config)
+        self.classifier = HEAD_CLASSES[config.head](config, config.head_outputs)
+        if config.predict_rewards:
+            self.reward_head = REWARD_HEAD_CLASSES[config.head](config, config.num_labels)
+        if config.centroids:
+            self.register_buffer("centroids", torch.zeros(len(config.centroids), config.hidden_size))
         self.revision = None
         self._tokenizer = None
         self.post_init()
@@ -417,8 +483,137 @@ class ZooterForRouting(ZooterPreTrainedModel):
         return self.config.expert_names
 
     def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
-        """Turns logits of shape `(batch, experts)` into calibrated probabilities of the same shape, in float32."""
-        return torch.softmax(logits.float() / self.config.temperature, dim=-1)
+        """Turns logits of shape `(batch, experts)` into calibrated probabilities of the same shape, in float32.
+
+        Experts that have been removed have the probability 0.
+        """
+        config, logits = self.config, logits.float()
+        if config.calibration_scale is not None:
+            logits = logits * logits.new_tensor(config.calibration_scale)
+        if config.calibration_bias is not None:
+            logits = logits + logits.new_tensor(config.calibration_bias)
+        if config.removed_experts:
+            removed = torch.ones(logits.shape[-1], dtype=torch.bool, device=logits.device)
+            removed[config.kept_experts] = False
+            logits = logits.masked_fill(removed, -torch.inf)
+        return torch.softmax(logits / config.temperature, dim=-1)
+
+    def nearest_centroids(self, query_embedding: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Finds how far queries are from what the router was trained on.
+
+        Args:
+            query_embedding (`torch.Tensor` of shape `(batch, hidden_size)`): Of the queries.
+
+        Returns:
+            `tuple[torch.Tensor, torch.Tensor]`: The cosine distance to the nearest centroid, from 0 to 2, in float32,
+            and its index; both of shape `(batch,)`.
+
+        Raises:
+            ValueError: If the router has no centroids.
+        """
+        if not self.config.centroids:
+            raise ValueError("The router has no centroids of its training queries: see `zooter_hf.store_centroids`.")
+        query = nn.functional.normalize(query_embedding.float(), dim=-1)
+        centroids = nn.functional.normalize(self.centroids.float(), dim=-1)
+        similarity, index = (query @ centroids.T).max(dim=-1)
+        return 1 - similarity, index
+
+    def remove_expert(self, name: str):
+        """Takes an expert out: its probability becomes 0 and those of the others sum to 1. No weight changes.
+
+        Args:
+            name (`str`): The expert. `restore_expert` brings it back.
+
+        Raises:
+            ValueError: If there is no such expert, or it is the last one.
+        """
+        self._check_expert(name)
+        self._set_removed([*(self.config.removed_experts or ()), name])
+
+    def restore_expert(self, name: str):
+        """Brings back an expert that was removed.
+
+        Raises:
+            ValueError: If there is no such expert, or it is not removed.
+        """
+        self._check_expert(name)
+        if name not in (self.config.removed_experts or ()):
+            raise ValueError(f"The expert {name!r} is not removed.")
+        self._set_removed([other for other in self.config.removed_experts if other != name])
+
+    def append_expert(self, spec: ExpertSpec, row: torch.Tensor, reward_row: torch.Tensor | None = None):
+        """Adds an expert whose rows of the heads are known; see `add_expert` for fitting them to rewards.
+
+        The logits of the other experts stay as they are.
+
+        Args:
+            spec ([`ExpertSpec`]): The expert.
+            row (`torch.Tensor` of shape `(row_size,)`): Its row of the head; see [`ZooterHead`].
+            reward_row (`torch.Tensor` of shape `(row_size,)`, *optional*): Its row of the head that predicts rewards;
+                needed by a router that has one.
+
+        Raises:
+            ValueError: If there is an expert of that name, or a row is missing.
+        """
+        config = self.config
+        self._check_new(spec)
+        if config.predict_rewards and reward_row is None:
+            raise ValueError("The router predicts rewards: the new expert needs a `reward_row`, too.")
+        config.experts = [*config.experts, spec]
+        config.id2label = dict(enumerate(config.expert_names))
+        config.label2id = {name: index for index, name in config.id2label.items()}
+        for name, value in (("calibration_scale", 1.0), ("calibration_bias", 0.0), ("outputs_per_expert", 1)):
+            if getattr(config, name) is not None:
+                setattr(config, name, [*getattr(config, name), value])
+        self.num_labels = config.num_labels
+        self.classifier.append_row(row)
+        if config.predict_rewards:
+            self.reward_head.append_row(reward_row)
+
+    def add_expert(self, spec: "ExpertSpec | dict[str, Any]", table: Any, **settings):
+        """Adds an expert, fitted to its rewards while all else stays as it is; no retraining.
+
+        Args:
+            spec ([`ExpertSpec`] or `dict`): The expert.
+            table ([`~zooter_hf.RewardTable`]): Rewards of the new expert, and of those that are there, on the same
+                queries.
+            settings: See [`zooter_hf.distillation.fit_expert`].
+
+        Raises:
+            ImportError: If the package zooter-hf, which fits it, is not imported.
+            ValueError: If the table does not have what is needed.
+        """
+        if self._expert_fitter is None:
+            raise ImportError("Fitting an expert needs the package zooter-hf: `import zooter_hf`.")
+        spec = ExpertSpec.from_value(spec)
+        self._check_new(spec)
+        self.append_expert(spec, *type(self)._expert_fitter(self, spec, table, **settings))
+
+    @classmethod
+    def register_expert_fitter(cls, fitter: Callable[..., tuple[torch.Tensor, torch.Tensor | None]]):
+        """Has `fitter(router, spec, table, **settings)` find the rows of a new expert, for `add_expert`."""
+        cls._expert_fitter = staticmethod(fitter)
+
+    def _check_expert(self, name: str):
+        if name not in self.config.expert_names:
+            raise ValueError(f"There is no expert {name!r}; the router has {self.config.expert_names}.")
+
+    def _check_new(self, spec: ExpertSpec):
+        if spec.name in self.config.expert_names:
+            raise ValueError(f"There is an expert {spec.name!r} already. Give the new one another name.")
+
+    def _set_removed(self, names: Sequence[str]):
+        if set(names) == set(self.config.expert_names):
+            raise ValueError(f"{names[-1]!r} is the last expert. A router needs at least one.")
+        self.config.removed_experts = list(dict.fromkeys(names)) or None
+
+    def add_reward_head(self):
+        """Gives the router a head that predicts rewards, with random weights; nothing happens if it has one."""
+        if not self.config.predict_rewards:
+            self.config.predict_rewards = True
+            head = REWARD_HEAD_CLASSES[self.config.head](self.config, self.config.num_labels)
+            head.apply(self._init_weights)
+            self.reward_head = head.to(dtype=self.dtype, device=self.device).train(self.training)
 
     @can_return_tuple
     def forward(
@@ -481,6 +676,7 @@ class ZooterForRouting(ZooterPreTrainedModel):
             loss=None if labels is None else routing_loss(logits, labels, expert_mask),
             logits=logits,
             query_embedding=query_embedding,
+            predicted_rewards=self.reward_head(query_embedding) if self.config.predict_rewards else None,
             hidden_states=getattr(outputs, "hidden_states", None),
             attentions=getattr(outputs, "attentions", None),
         )
@@ -514,6 +710,15 @@ class ZooterForRouting(ZooterPreTrainedModel):
             return states.mean(dim=1)
         mask = attention_mask.unsqueeze(-1).to(states.dtype)
         return (states * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1)
+
+
+def _append(module: nn.Module, name: str, row: torch.Tensor):
+    """Adds a row to a parameter; a parameter of another shape is another parameter."""
+    old = getattr(module, name)
+    row = row.to(dtype=old.dtype, device=old.device).reshape(1, *old.shape[1:])
+    new = nn.Parameter(torch.cat([old.data, row]), requires_grad=old.requires_grad)
+    new._is_hf_initialized = True
+    setattr(module, name, new)
 
 
 def routing_loss(logits: torch.Tensor, labels: torch.Tensor, expert_mask: torch.Tensor | None = None) -> torch.Tensor:

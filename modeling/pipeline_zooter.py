@@ -62,8 +62,9 @@ class ZooterRoutingPipeline(Pipeline):
 
     Returns:
         For one query a list of `{"label": expert, "score": probability}`, best first, with probabilities after the
-        calibration temperature; with `return_truncation=True` a dict with that list under `"ranking"`, and
-        `"query_tokens"`, `"read_tokens"` and `"truncated"`.
+        calibration; a router that predicts rewards adds `"reward"`. With `return_truncation=True` a dict with that
+        list under `"ranking"`, and `"query_tokens"`, `"read_tokens"` and `"truncated"`; with a router that has
+        centroids of its training queries also `"distance"`, that to the nearest, and `"near"`, its tags.
 
     Raises:
         ValueError: If a query is empty or a chat has no user turn with text. Names the query's place in its batch, and
@@ -167,12 +168,17 @@ class ZooterRoutingPipeline(Pipeline):
 
     def _forward(self, model_inputs: dict[str, Any]) -> dict[str, Any]:
         outputs = self.model(input_ids=model_inputs["input_ids"], attention_mask=model_inputs["attention_mask"])
-        return {
+        results = {
             "probabilities": self.model.probabilities(outputs.logits),
             "query_embedding": outputs.query_embedding,
             "query_tokens": model_inputs["query_tokens"],
             "read_tokens": model_inputs["read_tokens"],
         }
+        if outputs.predicted_rewards is not None:
+            results["predicted_rewards"] = outputs.predicted_rewards.float()
+        if self.model.config.centroids:
+            results["distance"], results["centroid"] = self.model.nearest_centroids(outputs.query_embedding)
+        return results
 
     def postprocess(self, model_outputs: dict[str, Any], **postprocess_params) -> list[dict] | dict[str, Any]:
         """Turns the outputs for a batch of one into that query's result."""
@@ -201,7 +207,8 @@ class ZooterRoutingPipeline(Pipeline):
         Yields:
             `tuple[list[int], dict]`: The places of a batch's queries, which come ordered by length, and of its outputs
             `"probabilities"` of shape `(batch, experts)`, calibrated, and `"query_embedding"` of shape
-            `(batch, hidden_size)`, on the CPU.
+            `(batch, hidden_size)`, on the CPU; perhaps `"predicted_rewards"` of shape `(batch, experts)` and
+            `"distance"` of shape `(batch,)`.
         """
         batch_size = self._batch_size if batch_size is None else batch_size
         for batches in self._windows(queries, batch_size, self._preprocess_params, self._forward_params):
@@ -303,18 +310,31 @@ class ZooterRoutingPipeline(Pipeline):
 
     def _rank(self, outputs: dict[str, Any], top_k: int | None = None, return_truncation: bool = False) -> list:
         """Turns probabilities of shape `(batch, experts)` into one result per query."""
-        scores, order = torch.sort(outputs["probabilities"], dim=-1, descending=True, stable=True)
-        names = self.model.config.expert_names
+        config = self.model.config
+        kept = config.kept_experts
+        scores, order = torch.sort(outputs["probabilities"][:, kept], dim=-1, descending=True, stable=True)
+        names = [config.expert_names[index] for index in kept]
         results = [
             [{"label": names[index], "score": score} for index, score in zip(row_order, row, strict=True)]
             for row_order, row in zip(order[:, :top_k].tolist(), scores[:, :top_k].tolist(), strict=True)
         ]
+        if "predicted_rewards" in outputs:
+            rewards = outputs["predicted_rewards"][:, kept].gather(1, order[:, :top_k]).tolist()
+            for ranking, of_query in zip(results, rewards, strict=True):
+                for entry, reward in zip(ranking, of_query, strict=True):
+                    entry["reward"] = reward
         if not return_truncation:
             return results
-        return [
+        results = [
             {"ranking": ranking, "query_tokens": total, "read_tokens": read, "truncated": read < total}
             for ranking, total, read in zip(results, outputs["query_tokens"], outputs["read_tokens"], strict=True)
         ]
+        if "distance" in outputs:
+            for result, distance, index in zip(
+                results, outputs["distance"].tolist(), outputs["centroid"].tolist(), strict=True
+            ):
+                result |= {"distance": distance, "near": config.centroids[index].get("tags", [])}
+        return results
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs):
         """Saves the router with this pipeline's tokenizer. See [`~ZooterForRouting.save_pretrained`]."""
