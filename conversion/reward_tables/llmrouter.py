@@ -5,11 +5,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from zooter_hf.conversion.reward_tables.files import find_files, number, place
+from zooter_hf.conversion.reward_tables.files import explain, find_files, number, place
 from zooter_hf.modeling import ExpertSpec
 
 
 FORMAT = "an LLMRouter table"
+_EXPECTED = f"a row of {FORMAT} has `question`, `scores` (a number an LLM) and `task`"
 
 
 def experts(source: str | Path) -> list[ExpertSpec]:
@@ -58,7 +59,7 @@ def read(source: str | Path) -> Iterator[tuple[str, dict[str, Any] | Exception]]
                 try:
                     yield f"{place(path, source)}, line {count}", _row(line)
                 except (ValueError, KeyError, TypeError, AttributeError) as error:
-                    yield f"{place(path, source)}, line {count}", _explain(error)
+                    yield f"{place(path, source)}, line {count}", explain(error, _EXPECTED)
 
 
 def _row(line: str) -> dict[str, Any]:
@@ -71,8 +72,3 @@ def _row(line: str) -> dict[str, Any]:
 def _place_in(known: dict[str, Any]):
     order = {name: index for index, name in enumerate(known)}
     return lambda name: order.get(name, len(order))
-
-
-def _explain(error: Exception) -> ValueError:
-    what = f"it has no {error}" if isinstance(error, KeyError) else str(error)
-    return ValueError(f"{what}; a row of {FORMAT} has `question`, `scores` (a number an LLM) and `task`")

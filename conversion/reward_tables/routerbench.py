@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from zooter_hf.conversion.reward_tables.files import find_files, number, place
+from zooter_hf.conversion.reward_tables.files import explain, find_files, number, place
 from zooter_hf.modeling import ExpertSpec
 
 
 FORMAT = "a RouterBench table"
+_EXPECTED = f"a row of {FORMAT} has a prompt and a number or nothing for every model"
 _COST, _RESPONSE = "|total_cost", "|model_response"
 
 
@@ -44,7 +45,7 @@ def read(source: str | Path) -> Iterator[tuple[str, dict[str, Any] | Exception]]
                 try:
                     yield where, _row(row, models)
                 except (ValueError, KeyError, TypeError) as error:
-                    yield where, _explain(error)
+                    yield where, explain(error, _EXPECTED)
 
 
 def _models(path: Path, columns: Any) -> list[str]:
@@ -85,8 +86,3 @@ def _prompt(cell: str) -> str:
     if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
         return cell
     return "\n\n".join(parts)
-
-
-def _explain(error: Exception) -> ValueError:
-    what = f"it has no {error}" if isinstance(error, KeyError) else str(error)
-    return ValueError(f"{what}; a row of {FORMAT} has a prompt and a number or nothing for every model")

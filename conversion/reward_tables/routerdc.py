@@ -1,6 +1,5 @@
 """Score tables of RouterDC (arXiv 2409.19886): JSON lists of question, scores and cluster, a file a benchmark."""
 
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,13 +7,14 @@ from typing import Any
 
 from transformers.utils import logging
 
-from zooter_hf.conversion.reward_tables.files import find_files, number, place
+from zooter_hf.conversion.reward_tables.files import explain, find_files, number, place, read_list
 from zooter_hf.modeling import ExpertSpec
 
 
 logger = logging.get_logger(__name__)
 
 FORMAT = "a RouterDC table"
+_EXPECTED = f"a row of {FORMAT} has `question` and `scores` (a number a model)"
 _SPLIT = re.compile(r"[-_](train|test|dev|val|validation)$", re.IGNORECASE)
 
 
@@ -47,12 +47,7 @@ def read(source: str | Path, clusters: bool = False) -> Iterator[tuple[str, dict
     """
     for path in find_files(source, ".json", FORMAT):
         name = place(path, source)
-        try:
-            rows = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ValueError(f"{path} is not JSON ({error}). Give the folder that holds {FORMAT} alone.") from error
-        if not isinstance(rows, list):
-            raise ValueError(f"{path} is not a list of rows. Give the folder that holds {FORMAT} alone.")
+        rows = read_list(path, FORMAT)
         shares = _are_shares(rows)
         logger.info(f"{name}: a score counts {'as it is' if shares else '1 if it is more than 0'}.")
         subset = _SPLIT.sub("", path.stem)
@@ -60,7 +55,7 @@ def read(source: str | Path, clusters: bool = False) -> Iterator[tuple[str, dict
             try:
                 yield f"{name}, row {count}", _row(row, subset, shares, clusters)
             except (ValueError, KeyError, TypeError, AttributeError) as error:
-                yield f"{name}, row {count}", _explain(error)
+                yield f"{name}, row {count}", explain(error, _EXPECTED)
 
 
 def _row(row: Any, subset: str, shares: bool, clusters: bool) -> dict[str, Any]:
@@ -83,8 +78,3 @@ def _are_shares(rows: list[Any]) -> bool:
         if isinstance(score, int | float) and not isinstance(score, bool)
     ]
     return all(abs(10 * score - round(10 * score)) < 1e-6 for score in scores)
-
-
-def _explain(error: Exception) -> ValueError:
-    what = f"it has no {error}" if isinstance(error, KeyError) else str(error)
-    return ValueError(f"{what}; a row of {FORMAT} has `question` and `scores` (a number a model)")
