@@ -309,7 +309,11 @@ class TestEndpoints:
         assert len(servers[0].requests) == 3
 
     def test_64_at_once_and_nothing_is_lost_doubled_or_swapped(self, make_ensemble, servers):
-        ensemble = endpoint_ensemble(make_ensemble, servers)
+        experts = endpoints(servers)
+        # A machine that is busy must not make an expert slow that is not.
+        experts["alpha"]["options"]["timeout"], experts["beta"]["options"]["timeout"] = 3.0, 60.0
+        arguments = {"names": ["alpha", "beta"], "prefer": ["alpha", "beta"], "probabilities": (0.6, 0.4)}
+        ensemble = make_ensemble(experts, cooldown_after=1000, **arguments)
         ways = [None, *FAULTS]
         for name, (kind, details) in FAULTS.items():
             servers[0].inject(kind, None, where=f"<{name}>", **details)

@@ -86,8 +86,8 @@ class Last(RoutingPolicy):
 
     name = "last"
 
-    def choose(self, ranking):
-        return Choice(tuple(expert.name for expert in reversed(ranking)), "the last shall be first")
+    def choose_between(self, candidates, query):
+        return Choice(tuple(expert.name for expert in reversed(candidates)), "the last shall be first")
 
 
 def test_policies(make_ensemble):

@@ -5,6 +5,7 @@ import pytest
 
 from tests.conftest import EXPERTS
 from zooter_hf import Decision
+from zooter_hf.routing import QueryFacts
 
 
 RANKING = [
@@ -19,7 +20,7 @@ def decide(**fields):
 
 
 def test_a_decision_says_everything():
-    decision = decide(revision="abc", query_tokens=1000, answer_tokens=500)
+    decision = decide(revision="abc", query=QueryFacts(tokens=1000), policy={"name": "argmax", "answer_tokens": 500})
     assert decision.expert == "code-9b"
     assert decision.margin == pytest.approx(0.2)
     assert [expert.name for expert in decision.ranking] == ["code-9b", "math-7b", "chat-70b"]
@@ -38,7 +39,7 @@ def test_a_decision_does_not_change():
 
 def test_unknown_lengths_give_no_price():
     assert decide().ranking[0].price is None
-    assert decide(query_tokens=5).ranking[0].price is None
+    assert decide(query=QueryFacts(tokens=5)).ranking[2].price is None
 
 
 def test_one_expert_has_no_runner_up():

@@ -1,12 +1,12 @@
 """What routing is measured against: all experts answer, and one of the answers is kept."""
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from zooter_hf.ensemble.dispatch import Dispatcher, Job
 from zooter_hf.experts import Answer, GenerationSettings, Query, Usage
+from zooter_hf.routing import voting
 
 
 if TYPE_CHECKING:
@@ -82,12 +82,17 @@ def rank_by_reward(answered: Sequence[tuple[Query, dict[str, Answer]]], teacher:
     ]
 
 
-def vote(answered: Sequence[tuple[Query, dict[str, Answer]]], mode: str) -> list[Compared]:
+def vote(
+    answered: Sequence[tuple[Query, dict[str, Answer]]],
+    mode: str,
+    weights: Sequence[Mapping[str, float]] | None = None,
+) -> list[Compared]:
     """Keeps the answer that most experts give; of several, that of the first expert.
 
     Args:
         answered: Of [`generate_with_all`].
         mode: What is compared; see [`~zooter_hf.rewards.teachers.Verifier`].
+        weights: How much every expert's vote counts, by name, for every query; the same by default.
 
     Raises:
         ValueError: If there is no such mode.
@@ -96,20 +101,27 @@ def vote(answered: Sequence[tuple[Query, dict[str, Answer]]], mode: str) -> list
 
     verifier = Verifier(mode)
     compared = []
-    for _, answers in answered:
-        said = {name: verifier.read(answer.text) for name, answer in answers.items() if answer.text is not None}
-        votes = Counter(value for value in said.values() if value is not None)
-        total = votes.total()
-        scores = {name: votes[said[name]] / total if said.get(name) is not None else None for name in answers}
-        best = max(votes.values(), default=0)
-        compared.append(_keep(answers, scores, f"{best} of {total} votes"))
+    for place, (_, answers) in enumerate(answered):
+        said = [None if answer.text is None else verifier.read(answer.text) for answer in answers.values()]
+        of_query = None if weights is None else [weights[place][name] for name in answers]
+        result = voting.vote(said, of_query)
+        total = sum(value is not None for value in said)
+        reason = (
+            f"{round(result.share * total)} of {total} votes"
+            if of_query is None
+            else f"{result.share:.0%} of the votes"
+        )
+        kept = None if result.winner is None else list(answers)[result.winner]
+        compared.append(_keep(answers, dict(zip(answers, result.shares, strict=True)), reason, kept))
     return compared
 
 
-def _keep(answers: dict[str, Answer], scores: dict[str, float | None], reason: str) -> Compared:
+def _keep(
+    answers: dict[str, Answer], scores: dict[str, float | None], reason: str, expert: str | None = None
+) -> Compared:
     scored = {name: score for name, score in scores.items() if score is not None}
     if scored:
-        expert = max(scored, key=scored.get)
+        expert = expert or max(scored, key=scored.get)
     else:  # an answer that cannot be scored is better than none
         expert = next((name for name, answer in answers.items() if answer.text is not None), None)
         reason = "no answer could be scored" if expert is not None else "no expert answered"

@@ -73,7 +73,7 @@ class Job:
 
     def describe_failure(self) -> str:
         """Says why there is no answer, for a person to read."""
-        if len(self.order) == 1:
+        if len(self.order) == 1 and self.tried:
             return self.tried[0].reason
         said = (
             each.reason if each.reason.startswith(f"Expert {each.expert!r}") else f"{each.expert}: {each.reason}"

@@ -4,7 +4,7 @@ import asyncio
 import os
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cached_property, partial
@@ -14,16 +14,17 @@ from typing import Any
 from zooter_hf.ensemble.breaker import CircuitBreaker
 from zooter_hf.ensemble.comparison import Compared, generate_with_all, rank_by_reward, vote
 from zooter_hf.ensemble.conversations import Conversations, stay_with
-from zooter_hf.ensemble.dispatch import Dispatcher, Job
+from zooter_hf.ensemble.dispatch import Dispatcher
 from zooter_hf.ensemble.members import Experts, gather, read_experts
+from zooter_hf.ensemble.plan import Plan, aggregate_plan
 from zooter_hf.ensemble.pool import ExpertPool
 from zooter_hf.ensemble.reply import EnsembleError, Reply
 from zooter_hf.ensemble.settings import EnsembleSettings, check_fallback, with_generation
 from zooter_hf.ensemble.storage import check_publishable, load_stored, write_ensemble
-from zooter_hf.ensemble.streaming import AsyncReplyStream, ReplyStream
-from zooter_hf.experts import Expert, Loadable, Query
+from zooter_hf.ensemble.streaming import AsyncReplyStream, CompleteReplyStream, ReplyStream
+from zooter_hf.experts import Expert, GenerationSettings, Loadable, Query
 from zooter_hf.modeling import ZooterForRouting, ZooterRoutingPipeline, is_one_query, unwrap_query
-from zooter_hf.routing import Decision, Routed, RoutingPolicy, decide
+from zooter_hf.routing import Decision, Routed, RoutingPolicy, decide, make_policy
 
 
 class ZooterEnsemble(Loadable):
@@ -41,6 +42,8 @@ class ZooterEnsemble(Loadable):
         device: Where the router runs; the accelerator of the machine by default, if it has one.
         max_loaded: The most models in memory; see [`ExpertPool`].
         max_bytes: The most memory that models may take together, in bytes; see [`ExpertPool`].
+        reward_model: A [`~zooter_hf.rewards.teachers.Teacher`] that chooses between the answers of several experts,
+            for a policy that asks it to.
         max_threads: The most calls of `agenerate` and streams of `astream` that are worked on at a time.
         settings: How the ensemble behaves.
         **changes: Fields of [`EnsembleSettings`], in place of those of `settings`.
@@ -59,6 +62,7 @@ class ZooterEnsemble(Loadable):
         device: Any = None,
         max_loaded: int | None = None,
         max_bytes: int | None = None,
+        reward_model: Any = None,
         max_threads: int = 64,
         settings: EnsembleSettings | None = None,
         **changes: Any,
@@ -74,7 +78,9 @@ class ZooterEnsemble(Loadable):
         self._conversations = Conversations()
         self._routing = ZooterRoutingPipeline(model=router, device=device)
         self._routing_lock = threading.Lock()  # tokenizers have a state
+        self._reward_model = reward_model
         self._max_threads = max_threads
+        self._policy_of(None)  # for its errors
 
     @classmethod
     def from_pretrained(
@@ -148,7 +154,7 @@ class ZooterEnsemble(Loadable):
         self,
         queries: Query | Sequence[Query],
         *,
-        policy: RoutingPolicy | str | None = None,
+        policy: RoutingPolicy | Mapping[str, Any] | str | None = None,
         expert: str | None = None,
         sticky: bool | None = None,
         conversation: str | Sequence[str | None] | None = None,
@@ -163,7 +169,8 @@ class ZooterEnsemble(Loadable):
         Args:
             queries: A string, a chat, or a list of them. An expert that takes images or calls of tools gets them as
                 they are; the router reads the text.
-            policy: How to choose; that of the settings by default.
+            policy: How to choose: a policy, its name, or settings that change those of the ensemble's policy, which
+                holds by default.
             expert: Name of the expert that is to answer, whatever the router says; no other takes its place.
             sticky: Whether a conversation stays with the expert that answered last in it, unless another leads by
                 `sticky_margin`; as in the settings by default.
@@ -189,14 +196,13 @@ class ZooterEnsemble(Loadable):
         began = time.perf_counter()
         routed = self._route(queries, policy, expert, sticky, names)
         seconds_routing = (time.perf_counter() - began) / max(len(queries), 1)
-        jobs = [
-            self._job(each.decision, query, fallback, expert is not None)
-            for each, query in zip(routed, queries, strict=True)
+        plans = [
+            self._plan(query, each, fallback, expert is not None) for each, query in zip(routed, queries, strict=True)
         ]
-        self._dispatcher.answer(jobs, settings)
-        replies = [self._reply(job, each, seconds_routing) for job, each in zip(jobs, routed, strict=True)]
-        for reply, job, name in zip(replies, jobs, names, strict=True):
-            self._remember(job, reply, name)
+        self._answer(plans, settings)
+        replies = [self._reply(plan, seconds_routing) for plan in plans]
+        for reply, plan, name in zip(replies, plans, names, strict=True):
+            self._remember(plan.query, reply, name)
         if one and replies[0].error is not None:
             raise EnsembleError(replies[0].error, replies[0].decision)
         return replies[0] if one else replies
@@ -205,7 +211,7 @@ class ZooterEnsemble(Loadable):
         self,
         query: Query,
         *,
-        policy: RoutingPolicy | str | None = None,
+        policy: RoutingPolicy | Mapping[str, Any] | str | None = None,
         expert: str | None = None,
         sticky: bool | None = None,
         conversation: str | None = None,
@@ -222,6 +228,8 @@ class ZooterEnsemble(Loadable):
             conversation: See above.
             fallback: See above.
             **generation: See above.
+
+        Where several experts answer together, their common answer comes in one piece.
 
         Returns:
             An iterator of texts, with the `decision`, the `expert`, and at the end the whole `reply`. It raises an
@@ -240,13 +248,20 @@ class ZooterEnsemble(Loadable):
         (routed,) = self._route([query], policy, expert, sticky, [name])
         seconds_routing = time.perf_counter() - began
 
-        def finish(job: Job) -> Reply:
-            reply = self._reply(job, routed, seconds_routing)
-            self._remember(job, reply, name)
+        plan = self._plan(query, routed, fallback, expert is not None)
+
+        def finish() -> Reply:
+            reply = self._reply(plan, seconds_routing)
+            self._remember(plan.query, reply, name)
             return reply
 
-        job = self._job(routed.decision, query, fallback, expert is not None)
-        return ReplyStream(job, routed.decision, self._dispatcher, settings, finish)
+        def answer_together() -> Reply:
+            self._answer([plan], settings)
+            return finish()
+
+        if len(plan.jobs) != 1:
+            return CompleteReplyStream(routed.decision, answer_together)
+        return ReplyStream(plan.jobs[0], routed.decision, self._dispatcher, settings, finish)
 
     async def agenerate(self, queries: Query | Sequence[Query], **arguments: Any) -> Reply | list[Reply]:
         """Answers a query, or many, without blocking the event loop; see [`~ZooterEnsemble.generate`].
@@ -370,12 +385,9 @@ class ZooterEnsemble(Loadable):
         """Decides about queries, in one batch, with all that a decision depends on besides the router."""
         if expert is not None:
             self._check_expert(expert)
+        policy = self._policy_of(policy)
         with self._routing_lock:
-            routed = list(
-                decide(
-                    self._routing, queries, policy=policy or self.settings.policy, available=set(self._pool.experts)
-                )
-            )
+            routed = list(decide(self._routing, queries, policy=policy, available=set(self._pool.experts)))
         sticky = self.settings.sticky if sticky is None else sticky
         added = tuple(spec.name for spec in self.members.added if spec.name in self._pool.experts)
 
@@ -393,28 +405,35 @@ class ZooterEnsemble(Loadable):
             for each, query, conversation in zip(routed, queries, conversations, strict=True)
         ]
 
-    def _job(self, decision: Decision, query: Query, fallback: str | None, by_name: bool) -> Job:
+    def _policy_of(self, policy: RoutingPolicy | Mapping[str, Any] | str | None) -> RoutingPolicy:
+        """Returns the policy of a call: what is given goes before the settings, and these before the router's own."""
+        own = make_policy(self.settings.policy, self.router.config.policy)
+        policy = make_policy(policy, own)
+        policy.check(self.router.config.experts)
+        if getattr(policy, "aggregation", None) == "reward_model" and self._reward_model is None:
+            raise ValueError(
+                "The policy has a reward model choose between answers. Give one, "
+                "`ZooterEnsemble(..., reward_model=...)`, or another `aggregation`."
+            )
+        return policy
+
+    def _plan(self, query: Query, routed: Routed, fallback: str | None, by_name: bool) -> Plan:
         fallback = self.settings.fallback if fallback is None else check_fallback(fallback)
         most = self.settings.max_fallbacks if fallback == "next" and not by_name else 0
-        return Job(unwrap_query(query), (decision.expert, *decision.alternatives), most)
+        return Plan.of(unwrap_query(query), routed, most)
 
-    def _reply(self, job: Job, routed: Routed, seconds_routing: float) -> Reply:
-        answer = job.outcome
-        return Reply(
-            text=answer.text,
-            expert=job.expert,
-            decision=replace(routed.decision, fallbacks=tuple(job.tried)),
-            usage=answer.usage,
-            seconds_routing=seconds_routing,
-            seconds_generating=job.ended - job.began,
-            query_tokens=routed.query_tokens,
-            read_tokens=routed.read_tokens,
-            error=answer.error,
-        )
+    def _answer(self, plans: Sequence[Plan], settings: GenerationSettings):
+        """Has experts answer, and others in place of sets of which no member could."""
+        self._dispatcher.answer([job for plan in plans for job in plan.jobs], settings)
+        if others := [job for plan in plans if (job := plan.replace_members())]:
+            self._dispatcher.answer(others, settings)
 
-    def _remember(self, job: Job, reply: Reply, conversation: str | None):
+    def _reply(self, plan: Plan, seconds_routing: float) -> Reply:
+        return plan.reply(seconds_routing, partial(aggregate_plan, reward_model=self._reward_model))
+
+    def _remember(self, query: Query, reply: Reply, conversation: str | None):
         if reply.text is not None:
-            self._conversations.remember(job.query, reply.text, reply.expert, conversation)
+            self._conversations.remember(query, reply.text, reply.expert, conversation)
 
     def _compare(self, queries: Query | Sequence[Query], generation: dict[str, Any], choose: Any):
         settings = with_generation(self.settings.generation, generation)

@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from zooter_hf.experts import Usage
+from zooter_hf.experts import Answer, Usage
 from zooter_hf.routing import Decision
 
 
@@ -21,6 +21,7 @@ class Reply:
             batch that it was in was answered.
         query_tokens: Tokens of the query, as the router counts.
         read_tokens: Tokens that the router read of them.
+        answers: Where several experts were asked together, what each of them said, by name; `usage` is that of all.
         error: Why there is no text.
     """
 
@@ -32,6 +33,7 @@ class Reply:
     seconds_generating: float = 0.0
     query_tokens: int | None = None
     read_tokens: int | None = None
+    answers: dict[str, Answer] | None = None
     error: str | None = None
 
     @property

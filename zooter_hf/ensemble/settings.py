@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from zooter_hf.experts import GenerationSettings
-from zooter_hf.routing import make_policy
+from zooter_hf.routing import RoutingPolicy, make_policy
 
 
 FALLBACKS = ("next", "none")
@@ -16,7 +16,8 @@ class EnsembleSettings:
     """How an ensemble behaves, whoever loads it.
 
     Args:
-        policy: Name of the policy that chooses.
+        policy: What chooses: a policy, its name, or settings that change those of the router's own policy, which holds
+            by default. See [`~zooter_hf.routing.make_policy`].
         fallback: `"next"` to have the next best expert answer where one fails, `"none"` for an error.
         max_fallbacks: The most experts that are asked for one query after the first.
         sticky: Whether a conversation stays with its expert.
@@ -29,7 +30,7 @@ class EnsembleSettings:
         ValueError: If a value is out of its range.
     """
 
-    policy: str = "argmax"
+    policy: RoutingPolicy | Mapping[str, Any] | str | None = None
     fallback: str = "next"
     max_fallbacks: int = 2
     sticky: bool = False
@@ -39,7 +40,8 @@ class EnsembleSettings:
     generation: GenerationSettings = field(default_factory=GenerationSettings)
 
     def __post_init__(self):
-        make_policy(self.policy)
+        if not isinstance(self.policy, Mapping) or "name" in self.policy:  # others are checked with the router's
+            make_policy(self.policy)
         check_fallback(self.fallback)
         if not isinstance(self.sticky, bool):
             raise ValueError(f"`sticky` must be True or False, got {self.sticky!r}.")
@@ -70,7 +72,8 @@ class EnsembleSettings:
     def to_dict(self) -> dict[str, Any]:
         """Returns the settings as JSON values."""
         values = {each.name: getattr(self, each.name) for each in fields(self)}
-        return {**values, "generation": self.generation.to_dict()}
+        policy = self.policy.to_dict() if isinstance(self.policy, RoutingPolicy) else self.policy
+        return {**values, "policy": policy, "generation": self.generation.to_dict()}
 
 
 def with_generation(settings: GenerationSettings, changes: Mapping[str, Any]) -> GenerationSettings:

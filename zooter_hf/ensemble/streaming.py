@@ -27,7 +27,7 @@ class ReplyStream(Iterator[str]):
         decision: Which expert is to answer it.
         dispatcher: Hands it to experts.
         settings: How to generate.
-        make_reply: Makes the reply of the job, once it is answered.
+        make_reply: Makes the reply, once the job is answered.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class ReplyStream(Iterator[str]):
         decision: Decision,
         dispatcher: Dispatcher,
         settings: GenerationSettings,
-        make_reply: Callable[[Job], Reply],
+        make_reply: Callable[[], Reply],
     ):
         self._job = job
         self._decision = decision
@@ -101,7 +101,7 @@ class ReplyStream(Iterator[str]):
                 raise
             else:
                 dispatcher.breaker.succeeded(name)
-                self._reply = self._make_reply(job)
+                self._reply = self._make_reply()
                 return
         raise EnsembleError(job.describe_failure(), self.decision)
 
@@ -117,6 +117,36 @@ class ReplyStream(Iterator[str]):
                     yield piece
         self.expert = name
         self._job.finish(name, Answer(self.text, usage))
+
+
+class CompleteReplyStream(ReplyStream):
+    """A reply that comes in one piece: several experts answer together, or nobody.
+
+    Args:
+        decision: Which experts are to answer.
+        answer: Has them answer.
+    """
+
+    def __init__(self, decision: Decision, answer: Callable[[], Reply]):
+        self._decision = decision
+        self._answer = answer
+        self._pieces = self._run()
+        self._reply: Reply | None = None
+        self.text = ""
+        self.expert: str | None = None
+
+    @property
+    def decision(self) -> Decision:
+        """The decision, with the experts that have failed."""
+        return self._decision if self._reply is None else self._reply.decision
+
+    def _run(self) -> Iterator[str]:
+        reply = self._answer()
+        if reply.error is not None:
+            raise EnsembleError(reply.error, reply.decision)
+        self._reply, self.text, self.expert = reply, reply.text, reply.expert
+        if reply.text:
+            yield reply.text
 
 
 class AsyncReplyStream(AsyncIterator[str]):
