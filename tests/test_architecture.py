@@ -22,6 +22,7 @@ MAY_IMPORT = {
     "rewards": {"experts", "modeling", "routing"},
     "distillation": {"modeling", "rewards", "routing", "evaluation"},
     "routing": {"modeling"},
+    "calibration": {"modeling", "rewards", "routing", "evaluation"},
     "ensemble": {"experts", "rewards", "routing", "modeling"},
     "evaluation": {"rewards", "routing", "modeling"},
     "hub": {"modeling", "evaluation"},

@@ -20,7 +20,7 @@ from zooter_hf.modeling import (
     ZooterForRouting,
     ZooterRoutingPipeline,
 )
-from zooter_hf.routing import Decision
+from zooter_hf.routing import Decision, RoutingPolicy, make_policy
 
 
 # What training and evaluation need is loaded when it is first asked for: routing alone does without.
@@ -29,7 +29,12 @@ _LOADED_ON_USE = {
     "EvaluationReport": "zooter_hf.evaluation",
     "RewardTable": "zooter_hf.rewards",
     "ZooterTrainer": "zooter_hf.distillation",
+    "calibrate": "zooter_hf.calibration",
+    "calibrate_sets": "zooter_hf.calibration",
     "collect_rewards": "zooter_hf.rewards.labelling",
+    "fit_cost_weight": "zooter_hf.calibration",
+    "fit_threshold": "zooter_hf.calibration",
+    "store_centroids": "zooter_hf.calibration",
     "Reply": "zooter_hf.ensemble",
     "ZooterEnsemble": "zooter_hf.ensemble",
     "evaluate": "zooter_hf.evaluation",
@@ -48,7 +53,15 @@ def __dir__():
     return sorted({*globals(), *_LOADED_ON_USE})
 
 
+def _fit_expert(*args, **settings):
+    """Fits a new expert; see [`zooter_hf.distillation.fit_expert`], which is loaded when it is needed."""
+    from zooter_hf.distillation import fit_expert
+
+    return fit_expert(*args, **settings)
+
+
 register()
+ZooterForRouting.register_expert_fitter(_fit_expert)
 
 __all__ = [
     "DEFAULT_ROUTER",
@@ -60,12 +73,19 @@ __all__ = [
     "Reply",
     "RewardTable",
     "RoutingOutput",
+    "RoutingPolicy",
     "ZooterConfig",
     "ZooterEnsemble",
     "ZooterForRouting",
     "ZooterRoutingPipeline",
     "ZooterTrainer",
     "__version__",
+    "calibrate",
+    "calibrate_sets",
     "collect_rewards",
     "evaluate",
+    "fit_cost_weight",
+    "fit_threshold",
+    "make_policy",
+    "store_centroids",
 ]

@@ -11,6 +11,7 @@ from scipy import stats
 
 from zooter_hf.routing.binomial import clopper_pearson
 from zooter_hf.routing.conformal import (
+    KINDS,
     NOISE,
     augmented_sets,
     average_threshold,
@@ -78,6 +79,21 @@ def test_nonconformity_by_hand():
     torch.testing.assert_close(
         nonconformity(PROBABILITIES, "complement"), torch.tensor(complements, dtype=torch.float64)
     )
+
+
+def test_gains_by_hand():
+    """The second expert counts only where the first is not good; the null expert is always in the set."""
+    gains = [[0.9, 0.02, 1.0], [0.6, 0.2, 1.0], [0.3, 0.07, 1.0], [0.8, 0.08, 1.0]]
+    torch.testing.assert_close(
+        1 - nonconformity(PROBABILITIES, "gain"), torch.tensor(gains, dtype=torch.float64), atol=1e-5, rtol=0
+    )
+    swapped = nonconformity(PROBABILITIES.flip(1), "gain")
+    torch.testing.assert_close(swapped[:, [1, 0, 2]], nonconformity(PROBABILITIES, "gain"))
+    calibrated = calibrate_threshold(PROBABILITIES, REWARDS, alpha=0.4, kind="gain")
+    assert calibrated.threshold == pytest.approx(0.1, abs=1e-5)
+    assert calibrated.misses == 1
+    certain = nonconformity(torch.ones(1, 3), "gain", tie_noise(["q"], 3))
+    assert len(certain.unique()) == 4, "certainty leaves an order too"
 
 
 def test_thresholds_by_hand():
@@ -162,7 +178,7 @@ def test_the_safe_threshold_is_the_smallest_within_the_bound(queries, alpha, del
     assert clopper_pearson(missed + 1, queries, 1 - delta) > alpha
 
 
-@pytest.mark.parametrize("kind", ["gap", "complement"])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("alpha", [0.05, 0.1, 0.3])
 def test_the_promise_on_average_is_kept(kind, alpha):
     """Over many calibrations of few queries; without the + 1 of the rank, 39 are too few for it."""
@@ -176,11 +192,11 @@ def test_the_promise_on_average_is_kept(kind, alpha):
         risks.append(misses(probabilities[test], rewards[test], calibrated, noise[test]))
     mean = sum(risks) / len(risks)
     assert mean <= alpha + 0.005  # two standard errors
-    if alpha < 0.2 or kind == "complement":  # a gap of 0 is never left out, which is good enough for 0.3
+    if alpha < 0.2 or kind != "gap":  # a gap of 0 is never left out, which is good enough for 0.3
         assert mean >= alpha - 1 / 40 - 0.005, "the sets are no larger than they need be"
 
 
-@pytest.mark.parametrize("kind", ["gap", "complement"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_the_promise_with_high_probability_is_kept(kind):
     probabilities, rewards = world(40_000, seed=3)
     risks = []
@@ -193,7 +209,7 @@ def test_the_promise_with_high_probability_is_kept(kind):
     assert failed >= 0.03, "it is no more careful than it need be"
 
 
-@given(st.integers(0, 50), st.floats(0.05, 0.9), st.floats(0.05, 0.9), st.sampled_from(["gap", "complement"]))
+@given(st.integers(0, 50), st.floats(0.05, 0.9), st.floats(0.05, 0.9), st.sampled_from(KINDS))
 @settings(deadline=None, max_examples=30)
 def test_who_risks_more_gets_smaller_sets(seed, alpha, other, kind):
     probabilities, rewards = world(60, seed)
@@ -255,7 +271,7 @@ def test_groups_are_calibrated_by_themselves():
         ({"alpha": 0.0}, "`alpha` must lie between 0 and 1, got 0.0"),
         ({"alpha": NAN}, "`alpha`"),
         ({"delta": 1.0}, "`delta` must lie between 0 and 1, got 1.0"),
-        ({"kind": "ratio"}, "'gap', 'complement'.*'ratio'"),
+        ({"kind": "ratio"}, "'gap', 'complement', 'gain'.*'ratio'"),
         ({"probabilities": torch.tensor([[NAN, 0.5]] * 4)}, "without NaN"),
         ({"probabilities": 3 * PROBABILITIES}, "not its logits"),
         ({"probabilities": PROBABILITIES[:, :1]}, r"\(4, 1\) and \(4, 2\)"),

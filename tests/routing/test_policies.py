@@ -101,7 +101,7 @@ class TestCostAware:
     def test_choices(self, settings, expert):
         decision = decide({"name": "cost_aware", **settings}, rewards=REWARDS)
         assert decision.expert == expert
-        assert set((decision.expert, *decision.alternatives)) == set(SHARES) - set(settings.get("exclude", ()))
+        assert {decision.expert, *decision.alternatives} == set(SHARES) - set(settings.get("exclude", ()))
 
     def test_the_reason_says_what_was_saved(self):
         assert "within 0.02 of the best" in (reason := decide(CostAwarePolicy(tolerance=0.02), rewards=REWARDS).reason)

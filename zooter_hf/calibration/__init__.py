@@ -1,0 +1,16 @@
+"""What is fitted after training, on queries that the router was not trained on."""
+
+from zooter_hf.calibration.budget import fit_cost_weight, fit_threshold
+from zooter_hf.calibration.centroids import store_centroids
+from zooter_hf.calibration.probabilities import Calibration, calibrate
+from zooter_hf.calibration.sets import calibrate_sets
+
+
+__all__ = [
+    "Calibration",
+    "calibrate",
+    "calibrate_sets",
+    "fit_cost_weight",
+    "fit_threshold",
+    "store_centroids",
+]
