@@ -60,12 +60,12 @@ def plot_subsets(report: "EvaluationReport") -> Optional["Figure"]:
         (report.router_row, ROUTER_COLOUR),
         (report.row("best_single"), SINGLE_COLOUR),
     ]
-    figure, axes = _figure(max(6.4, 2 + 0.55 * len(names)), 4.8)
+    figure, axes = new_figure(max(6.4, 2 + 0.55 * len(names)), 4.8)
     width = 0.8 / len(rows)
     for index, (row, colour) in enumerate(rows):
         places = [place + (index - 1) * width for place in range(len(names))]
         axes.bar(
-            places, _scaled(report, [row.subsets[name] for name in names]), width, color=colour, label=_plain(row.name)
+            places, _scaled(report, [row.subsets[name] for name in names]), width, color=colour, label=plain(row.name)
         )
     _label_subsets(axes, names)
     axes.set_xlim(-0.6, len(names) - 0.4)
@@ -81,7 +81,7 @@ def plot_experts(report: "EvaluationReport") -> Optional["Figure"]:
     rows = [report.router_row, *report.expert_rows]
     names = list(report.subsets)
     values = [_scaled(report, [row.subsets[name] for name in names]) for row in rows]
-    figure, axes = _figure(max(6.4, 3 + 0.55 * len(names)), max(3.2, 2 + 0.38 * len(rows)))
+    figure, axes = new_figure(max(6.4, 3 + 0.55 * len(names)), max(3.2, 2 + 0.38 * len(rows)))
     image = axes.imshow(values, aspect="auto", cmap="viridis")
     low, high = image.get_clim()
     for y, of_row in enumerate(values):
@@ -91,7 +91,7 @@ def plot_experts(report: "EvaluationReport") -> Optional["Figure"]:
                 text = f"{value:.0f}" if report.percent else f"{value:.2g}"
                 axes.text(x, y, text, ha="center", va="center", fontsize=7, color="white" if dark else "black")
     _label_subsets(axes, names)
-    axes.set_yticks(range(len(rows)), [_plain(row.name) for row in rows])
+    axes.set_yticks(range(len(rows)), [plain(row.name) for row in rows])
     axes.get_yticklabels()[0].set_fontweight("bold")
     axes.axhline(0.5, color="white", linewidth=2)
     figure.colorbar(image, ax=axes, label=_score_label(report))
@@ -101,14 +101,14 @@ def plot_experts(report: "EvaluationReport") -> Optional["Figure"]:
 def plot_share(report: "EvaluationReport") -> "Figure":
     """Draws how often every expert is routed, and how often it is best."""
     names = report.experts
-    figure, axes = _figure(6.4, max(2.6, 1.4 + 0.45 * len(names)))
+    figure, axes = new_figure(6.4, max(2.6, 1.4 + 0.45 * len(names)))
     for offset, shares, label, colour in (
         (-0.2, report.routed_share, "routed", ROUTER_COLOUR),
         (0.2, report.best_share, "best (ties divided)", ORACLE_COLOUR),
     ):
         places = [place + offset for place in range(len(names))]
         axes.barh(places, [100 * shares[name] for name in names], 0.4, color=colour, label=label)
-    axes.set_yticks(range(len(names)), [_plain(name) for name in names])
+    axes.set_yticks(range(len(names)), [plain(name) for name in names])
     axes.invert_yaxis()
     axes.set_xlabel("queries, percent")
     figure.legend(loc="outside upper center", ncols=2, frameon=False)
@@ -118,7 +118,7 @@ def plot_share(report: "EvaluationReport") -> "Figure":
 def plot_reliability(report: "EvaluationReport") -> "Figure":
     """Draws the router's confidence against how often it is right, and how many queries there are of each."""
     filled = [each for each in report.reliability if each.queries]
-    figure, axes = _figure(5.2, 4.8)
+    figure, axes = new_figure(5.2, 4.8)
     axes.plot([0, 1], [0, 1], color="grey", linestyle="--", linewidth=1, label="calibrated")
     axes.bar(
         [each.low for each in report.reliability],
@@ -153,7 +153,7 @@ def plot_cost(report: "EvaluationReport") -> Optional["Figure"]:
         return None
     from matplotlib import colormaps
 
-    figure, axes = _figure(8.0, max(4.8, 1 + 0.25 * len(report.rows)))
+    figure, axes = new_figure(8.0, max(4.8, 1 + 0.25 * len(report.rows)))
     colours = colormaps["tab20"].colors
     points = [(row, colours[index % len(colours)], "o") for index, row in enumerate(report.expert_rows)]
     points.sort(key=lambda point: point[0].cost or 0.0)
@@ -170,7 +170,7 @@ def plot_cost(report: "EvaluationReport") -> Optional["Figure"]:
             s=size,
             edgecolor="black",
             linewidth=0.5,
-            label=_plain(row.name),
+            label=plain(row.name),
             zorder=3 if marker == "*" else 2,
         )
     figure.legend(loc="outside right upper", frameon=False, fontsize=8)
@@ -190,7 +190,8 @@ PLOTS: dict[str, Callable[["EvaluationReport"], Optional["Figure"]]] = {
 }
 
 
-def _figure(width: float, height: float) -> "tuple[Figure, Axes]":
+def new_figure(width: float, height: float) -> "tuple[Figure, Axes]":
+    """Makes a figure of a width and height in inches, without pyplot, and its axes."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -200,7 +201,7 @@ def _figure(width: float, height: float) -> "tuple[Figure, Axes]":
 
 
 def _label_subsets(axes: "Axes", names: list[str]):
-    labels = [_plain(name) for name in names]
+    labels = [plain(name) for name in names]
     axes.set_xticks(range(len(names)), labels, rotation=45, ha="right", rotation_mode="anchor")
 
 
@@ -214,5 +215,6 @@ def _score_label(report: "EvaluationReport") -> str:
     return "mean reward, percent" if report.percent else "mean reward"
 
 
-def _plain(name: str) -> str:
+def plain(name: str) -> str:
+    """Writes a name so that matplotlib shows it as it is."""
     return name.replace("$", r"\$")  # which would begin a formula

@@ -1,0 +1,282 @@
+"""What routers give for their cost, and how it is kept and shown."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from zooter_hf.evaluation.cost_markdown import render
+from zooter_hf.evaluation.cost_plots import COST_PLOTS, save_cost_plots
+from zooter_hf.evaluation.plots import require_matplotlib
+
+
+JSON_NAME = "cost_quality.json"
+MARKDOWN_NAME = "cost_quality.md"
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure and its bootstrap interval.
+
+    Args:
+        value: The figure; `None` if it is not known, or a curve does not get so far.
+        low: Lower end of the interval.
+        high: Upper end; `None` likewise.
+    """
+
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class ExpertPoint:
+    """A single model in the plane of cost and quality.
+
+    Args:
+        name: The expert.
+        cost: Mean cost of a query in US dollars, on the queries where cost and reward are known.
+        reward: Mean reward on these; both are `None` if there are none.
+        on_hull: Whether it is a corner of the experts' non-decreasing convex hull.
+    """
+
+    name: str
+    cost: float | None
+    reward: float | None
+    on_hull: bool
+
+
+@dataclass(frozen=True)
+class BudgetQuality:
+    """The best that a curve gives for a share of what the best single model costs.
+
+    Args:
+        budget: The share.
+        reward: The highest mean reward of a point that costs no more.
+        gain: Over the best single model.
+        gain_over_mixture: Over the mixture of experts that costs the same.
+    """
+
+    budget: float
+    reward: Estimate
+    gain: Estimate
+    gain_over_mixture: Estimate
+
+
+@dataclass(frozen=True)
+class StrongWeakResult:
+    """A method as a router between the strong and the weak model.
+
+    Args:
+        shares: Shares of the calls that the strong one gets, ascending from 0 to 1.
+        rewards: Mean reward at each.
+        apgr: Average performance gap recovered; a random router's is 0.5.
+        cpt: By the recovered part of the gap, such as `"0.5"`, the share of strong calls that it takes.
+    """
+
+    shares: tuple[float, ...]
+    rewards: tuple[float, ...]
+    apgr: Estimate
+    cpt: dict[str, Estimate]
+
+
+@dataclass(frozen=True)
+class MethodCosts:
+    """What a method gives for its cost.
+
+    Args:
+        name: The method.
+        weights: The weights of costs along its curve, in quality per US dollar, ascending from 0.
+        costs: Mean cost of a query in US dollars at each.
+        rewards: Mean reward at each.
+        shares: The share of the queries that every expert takes at each.
+        aiq: Mean height of its hull over the range of costs.
+        aiq_gain: Over that of the mixture of experts.
+        equal_quality_cost: The lowest cost at which it is as good as the best single model, as a share of that one's;
+            `None` if it never is, and for ends of the interval if resamples there are not.
+        budgets: What it gives at a share of the best single model's cost.
+        strong_weak: As a router between two models, if a pair is compared.
+    """
+
+    name: str
+    weights: tuple[float, ...]
+    costs: tuple[float, ...]
+    rewards: tuple[float, ...]
+    shares: dict[str, tuple[float, ...]]
+    aiq: Estimate
+    aiq_gain: Estimate
+    equal_quality_cost: Estimate
+    budgets: tuple[BudgetQuality, ...]
+    strong_weak: StrongWeakResult | None = None
+
+    def budget(self, share: float) -> BudgetQuality | None:
+        """Returns what it gives at a share of the best single model's cost, `None` if that was not asked for."""
+        return next((each for each in self.budgets if each.budget == share), None)
+
+
+@dataclass(frozen=True)
+class CostQualityReport:
+    """Methods of routing compared by what they give for their cost. Make one with [`evaluate_costs`].
+
+    Args:
+        dataset: Name of the reward table.
+        queries: How many were evaluated: those with an expert whose reward and cost are known.
+        experts: The single models.
+        best_single: The expert of the highest mean reward.
+        cost_range: The costs in US dollars that every AIQ is taken over.
+        mixture_aiq: AIQ of the mixture of experts on their hull, which reads no query: RouterBench's Zero router.
+        methods: The methods, in the order they were given.
+        oracle: Knowing every reward and cost beforehand.
+        strong: The strong model of the pair, if one is compared.
+        weak: The weak one.
+        percent: Whether all rewards lie between 0 and 1, so that they are shown in percent.
+        confidence: Share of the resampled figures that an interval holds.
+        samples: How many resamples there were.
+        seed: Which ones.
+    """
+
+    dataset: str
+    queries: int
+    experts: tuple[ExpertPoint, ...]
+    best_single: str
+    cost_range: tuple[float, float]
+    mixture_aiq: Estimate
+    methods: tuple[MethodCosts, ...]
+    oracle: MethodCosts
+    strong: str | None
+    weak: str | None
+    percent: bool
+    confidence: float
+    samples: int
+    seed: int
+
+    def method(self, name: str) -> MethodCosts | None:
+        """Returns a method by its name, `None` if it was not compared."""
+        return next((method for method in self.methods if method.name == name), None)
+
+    def expert(self, name: str) -> ExpertPoint | None:
+        """Returns a single model by its name, `None` if there is none."""
+        return next((expert for expert in self.experts if expert.name == name), None)
+
+    @property
+    def hull(self) -> list[ExpertPoint]:
+        """The experts that are corners of the hull, the cheapest first."""
+        return sorted((expert for expert in self.experts if expert.on_hull), key=lambda expert: expert.cost)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the report as JSON values; what is not known is `None`."""
+        return json.loads(json.dumps(asdict(self), allow_nan=False))
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "CostQualityReport":
+        """Makes a report of what [`~CostQualityReport.to_dict`] returned.
+
+        Raises:
+            ValueError: If it is no such report.
+        """
+        try:
+            return cls(
+                **{
+                    **values,
+                    "experts": tuple(ExpertPoint(**each) for each in values["experts"]),
+                    "cost_range": tuple(values["cost_range"]),
+                    "mixture_aiq": Estimate(**values["mixture_aiq"]),
+                    "methods": tuple(_method(each) for each in values["methods"]),
+                    "oracle": _method(values["oracle"]),
+                }
+            )
+        except (TypeError, KeyError, AttributeError) as error:
+            raise ValueError(f"This is no report of costs and quality: {error}.") from error
+
+    def to_json(self) -> str:
+        """Returns the report as JSON text."""
+        return json.dumps(self.to_dict(), ensure_ascii=False) + "\n"  # curves are long: one line
+
+    def to_markdown(self) -> str:
+        """Returns the report as Markdown."""
+        return render(self)
+
+    def save(self, folder: "str | Path", overwrite: bool = False, plots: bool = True) -> list[Path]:
+        """Writes `cost_quality.json`, `cost_quality.md` and plots.
+
+        Args:
+            folder: Where to; made if it is not there.
+            overwrite: Whether the files of an earlier report are replaced.
+            plots: Whether to draw plots; needs matplotlib.
+
+        Returns:
+            The files.
+
+        Raises:
+            FileExistsError: If a file is there already.
+            ImportError: If plots are asked for and matplotlib is not installed.
+        """
+        folder = Path(folder).expanduser()
+        own = [folder / name for name in (JSON_NAME, MARKDOWN_NAME, *COST_PLOTS)]
+        for path in own:
+            if path.exists() and not overwrite:
+                raise FileExistsError(
+                    f"{path} is there already. Give another folder, or `overwrite=True` to replace it."
+                )
+        if plots:
+            require_matplotlib()
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in own:
+            path.unlink(missing_ok=True)  # a plot of the earlier report that this one has not
+        own[0].write_text(self.to_json(), encoding="utf-8")
+        own[1].write_text(self.to_markdown(), encoding="utf-8")
+        return own[:2] + (save_cost_plots(self, folder) if plots else [])
+
+    @classmethod
+    def load(cls, path: "str | Path") -> "CostQualityReport":
+        """Loads a report from `cost_quality.json` or the folder it is in.
+
+        Raises:
+            OSError: If there is no such file.
+            ValueError: If it is no report.
+        """
+        path = Path(path).expanduser()
+        path = path / JSON_NAME if path.is_dir() else path
+        return cls.from_dict(json.loads(path.read_text(encoding="utf-8")))
+
+    def format(self, value: float | None, signed: bool = False) -> str:
+        """Writes a reward for people: in percent where rewards lie between 0 and 1, `-` for `None`."""
+        if value is None:
+            return "-"
+        sign = "+" if signed else ""
+        return f"{100 * value:{sign}.2f}" if self.percent else f"{value:{sign}.4g}"
+
+    def __str__(self):
+        unit = ", in percent" if self.percent else ""
+        figures = ", ".join(f"{method.name} {self.format(method.aiq.value)}" for method in self.methods)
+        return (
+            f"AIQ on {self.dataset} ({self.queries:,} queries{unit}): {figures}, mixture of experts "
+            f"{self.format(self.mixture_aiq.value)}, oracle {self.format(self.oracle.aiq.value)}"
+        )
+
+
+def _method(values: Mapping[str, Any]) -> MethodCosts:
+    pair = values["strong_weak"]
+    return MethodCosts(
+        **{
+            **values,
+            **{name: tuple(values[name]) for name in ("weights", "costs", "rewards")},
+            "shares": {expert: tuple(shares) for expert, shares in values["shares"].items()},
+            **{name: Estimate(**values[name]) for name in ("aiq", "aiq_gain", "equal_quality_cost")},
+            "budgets": tuple(
+                BudgetQuality(
+                    each["budget"], *(Estimate(**each[name]) for name in ("reward", "gain", "gain_over_mixture"))
+                )
+                for each in values["budgets"]
+            ),
+            "strong_weak": None
+            if pair is None
+            else StrongWeakResult(
+                tuple(pair["shares"]),
+                tuple(pair["rewards"]),
+                Estimate(**pair["apgr"]),
+                {recovered: Estimate(**estimate) for recovered, estimate in pair["cpt"].items()},
+            ),
+        }
+    )
