@@ -10,8 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from zooter_hf.conversion.checkpoints.experts import read_experts
+from zooter_hf.conversion.checkpoints.sentence_transformers import load_encoder
 from zooter_hf.modeling import ExpertSpec, ZooterForRouting
 
+
+__all__ = ["FORMATS", "load", "load_encoder"]
 
 FORMATS = ("routellm", "routerdc", "sentence_transformers", "sequence_classification")
 

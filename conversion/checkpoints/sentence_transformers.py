@@ -42,16 +42,12 @@ def load_encoder(source: str, experts, *, revision: str | None = None, token=Non
         [`ZooterForRouting`]: In evaluation mode. The head is random: train it before use.
 
     Raises:
-        OSError: If the encoder is not there or has no safetensors weights.
+        OSError: If the encoder is not there, has no `modules.json` or no safetensors weights.
         ValueError: If it does something besides that a router does not: another pooling, a dense layer, a prompt.
     """
     hub = {"revision": revision, "token": token}
-    modules = _read(source, "modules.json", **hub)
-    if modules is None:
-        raise ValueError(
-            f"{source} holds no modules.json: it is no encoder of sentence-transformers. For a plain encoder use "
-            "`ZooterForRouting.from_encoder`."
-        )
+    source = str(source)
+    modules = _read(source, "modules.json", required=True, **hub)
     kinds = [module["type"].rsplit(".", 1)[-1] for module in modules]
     if kinds not in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]):
         raise ValueError(
@@ -80,8 +76,15 @@ def load_encoder(source: str, experts, *, revision: str | None = None, token=Non
     return router
 
 
-def _read(source: str, name: str, folder: str = "", **hub) -> Any:
-    path = cached_file(source, name, subfolder=folder, _raise_exceptions_for_missing_entries=False, **hub)
+def _read(source: str, name: str, folder: str = "", required: bool = False, **hub) -> Any:
+    """Reads a JSON file of a folder or repository; `None` if it is not there and need not be."""
+    try:
+        path = cached_file(source, name, subfolder=folder, _raise_exceptions_for_missing_entries=required, **hub)
+    except OSError as error:
+        raise OSError(
+            f"{source} is no encoder of sentence-transformers that can be read: {error} For a plain encoder use "
+            "`ZooterForRouting.from_encoder`."
+        ) from error
     if path is None:
         return None
     with open(path, encoding="utf-8") as file:

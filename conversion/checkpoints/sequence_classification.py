@@ -89,6 +89,8 @@ def read_config(source: str, **hub) -> PreTrainedConfig:
             f"{source} is of type {config.model_type!r}{f' ({named})' if named else ''}, whose classification head "
             f"cannot be carried over exactly. Supported are {', '.join(HEADS)}."
         )
+    if sorted(config.id2label) != list(range(config.num_labels)):
+        raise ValueError(f"{source} does not number its labels from 0 on: {config.id2label}.")
     if config.problem_type == "regression":
         raise ValueError(f"{source} is a regression, not a classifier: its outputs are no choice between experts.")
     if config.problem_type == "multi_label_classification":
@@ -100,10 +102,10 @@ def read_config(source: str, **hub) -> PreTrainedConfig:
 
 
 def convert(source: str, expert_map: ExpertMap, *, revision=None, token=None, **config) -> ZooterForRouting:
-    """Makes a router of a classifier, given what its labels stand for, and compares the two."""
+    """Makes a router of a classifier, in float32, given what its labels stand for, and compares the two."""
     hub = {"revision": revision, "token": token}
     model, loading = AutoModelForSequenceClassification.from_pretrained(
-        source, use_safetensors=True, output_loading_info=True, **hub
+        source, use_safetensors=True, output_loading_info=True, dtype=torch.float32, **hub
     )
     if missing := sorted(loading["missing_keys"]):
         raise ValueError(

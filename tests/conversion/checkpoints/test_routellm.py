@@ -38,6 +38,17 @@ def test_the_probability_of_the_strong_expert_is_its_win_rate(make_classifier, t
         assert math.fsum(scores.values()) == pytest.approx(1, abs=1e-6)
 
 
+def test_weights_of_half_the_precision(make_classifier, tokenizer):
+    folder, model = make_classifier(labels=PLACEHOLDERS)
+    model.bfloat16().save_pretrained(folder)
+    router = load(folder, "routellm")
+    assert router.dtype == torch.float32
+    with torch.no_grad():
+        logits = torch.cat([router(**tokenizer(query, return_tensors="pt")).logits for query in QUERIES])
+    expected = strong_win_rates(model.float(), tokenizer, QUERIES)
+    assert router.probabilities(logits)[:, 0].tolist() == pytest.approx(expected, abs=1e-6)
+
+
 def test_other_pairs(make_classifier):
     folder, _ = make_classifier(labels=PLACEHOLDERS)
     assert load(folder, "routellm", {"weak": "w", "strong": "s"}).expert_names == ["s", "w"]

@@ -107,7 +107,7 @@ def test_a_pickle_of_more_than_tensors_is_refused_and_not_run(trained, tmp_path)
     for path in (save(attack, tmp_path), save(module, tmp_path, "whole.pth")):
         with pytest.raises(ValueError, match=r"pickle of more than tensors.*`state_dict\(\)` alone"):
             load(path, "routerdc", EXPERTS, encoder=str(encoder))
-    (tmp_path / "plain.pth").write_bytes(pickle.dumps(attack["backbone.x"]))
+    (tmp_path / "plain.pth").write_bytes(pickle.dumps(attack["backbone.x"], protocol=2))
     (tmp_path / "empty.pth").write_bytes(b"")
     for name in ("plain.pth", "empty.pth"):
         with pytest.raises(ValueError, match="is not read: it is damaged, or a pickle"):

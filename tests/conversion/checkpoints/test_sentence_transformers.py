@@ -110,6 +110,8 @@ def test_lowering_is_refused_where_the_tokenizer_does_not_do_it(make_folder):
     path.write_text(json.dumps(content))
     with pytest.raises(ValueError, match="lowers texts before"):
         load(folder, "sentence_transformers", EXPERTS)
+    write(folder / "sentence_bert_config.json", {"max_seq_length": 24, "do_lower_case": False})
+    assert load(folder, "sentence_transformers", EXPERTS).num_labels == 3
 
 
 def test_other_folders(make_folder, make_router, tokenizer):
@@ -121,8 +123,10 @@ def test_other_folders(make_folder, make_router, tokenizer):
     with pytest.raises(ValueError, match="does not say how it pools"):
         load(folder, "sentence_transformers", EXPERTS)
     (folder / "modules.json").unlink()
-    with pytest.raises(ValueError, match=r"no modules\.json.*from_encoder"):
+    with pytest.raises(OSError, match=r"(?s)no encoder of sentence-transformers.*modules\.json.*from_encoder"):
         load(folder, "sentence_transformers", EXPERTS)
+    with pytest.raises(OSError, match="nowhere is no encoder"):
+        load_encoder(folder / "nowhere", EXPERTS)
 
 
 def test_weights_come_from_safetensors_alone(make_folder):

@@ -140,6 +140,11 @@ def test_what_cannot_be_carried_over_is_refused_by_name(make_classifier, tokeniz
         load(folder, "sequence_classification")
 
     folder, model = make_classifier()
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "id2label": {"1": "a", "2": "b", "3": "c"}}))
+    with pytest.raises(ValueError, match="does not number its labels from 0 on"):
+        load(folder, "sequence_classification")
+    (folder / "config.json").write_text(json.dumps(config))
     (folder / "model.safetensors").unlink()
     torch.save(model.state_dict(), folder / "pytorch_model.bin")
     with pytest.raises(OSError, match="safetensors"):
