@@ -117,6 +117,12 @@ class ZooterProjectionHead(ZooterHead):
         _append(self.out_proj, "bias", row[-1])
         self.out_proj.out_features += 1
 
+    @torch.no_grad()
+    def rescale(self, scale: float, shift: float):
+        """Changes the units of the outputs: they become `scale * output + shift`."""
+        self.out_proj.weight.mul_(scale)
+        self.out_proj.bias.mul_(scale).add_(shift)
+
 
 class ZooterLinearHead(ZooterProjectionHead):
     """Dropout and one linear layer."""

@@ -2,7 +2,9 @@
 
 from zooter_hf.distillation.arguments import PAPER_ENCODER, PAPER_SETTINGS, DistillationArguments
 from zooter_hf.distillation.cross_validation import cross_validate
+from zooter_hf.distillation.new_expert import fit_expert
 from zooter_hf.distillation.objectives import distillation_loss
+from zooter_hf.distillation.predicted_rewards import fit_rewards
 from zooter_hf.distillation.run import Distillation, distill
 from zooter_hf.distillation.targets import hard_labels, soft_targets, standardize
 from zooter_hf.distillation.temperature import fit_tau
@@ -18,6 +20,8 @@ __all__ = [
     "cross_validate",
     "distill",
     "distillation_loss",
+    "fit_expert",
+    "fit_rewards",
     "fit_tau",
     "hard_labels",
     "soft_targets",

@@ -73,6 +73,8 @@ class DistillationArguments(TrainingArguments):
         neighbour_weight: The share of their mean beside that of the tags.
         objective: `"kl"`, `"cross_entropy"` (hard labels), `"bce"` or `"mse"` (per-expert rewards); see
             [`~zooter_hf.distillation.distillation_loss`].
+        reward_weight: With what weight the squared error of predicted rewards, in their standard deviations, is added
+            to the loss; 0 for a router that does not predict rewards.
         freeze_encoder: Whether the head alone is trained, on embeddings that are computed once.
         lora_r: Rank of the LoRA adapters of the encoder; none by default.
         lora_alpha: Scale of the adapters; twice the rank by default.
@@ -96,6 +98,7 @@ class DistillationArguments(TrainingArguments):
     neighbours: int = field(default=0, metadata={"help": "How many queries most like a query have a say."})
     neighbour_weight: float = field(default=0.5, metadata={"help": "Their share beside the tags."})
     objective: str = field(default="kl", metadata={"help": "kl, cross_entropy, bce or mse."})
+    reward_weight: float = field(default=0.0, metadata={"help": "Weight of a head that predicts rewards."})
     freeze_encoder: bool = field(default=False, metadata={"help": "Train the head alone, on cached embeddings."})
     lora_r: int | None = field(default=None, metadata={"help": "Rank of the LoRA adapters of the encoder."})
     lora_alpha: int | None = field(
@@ -174,6 +177,8 @@ class DistillationArguments(TrainingArguments):
             raise ValueError(f"`neighbour_weight` must lie between 0 and 1, got {self.neighbour_weight}.")
         if self.objective not in OBJECTIVES:
             raise ValueError(f"`objective` must be one of {OBJECTIVES}, got {self.objective!r}.")
+        if not self.reward_weight >= 0:
+            raise ValueError(f"`reward_weight` must not be negative, got {self.reward_weight}.")
         if self.freeze_encoder and self.lora_r is not None:
             raise ValueError("`freeze_encoder` trains the head alone and `lora_r` the encoder too. Give one of them.")
         if self.lora_r is not None and self.lora_r < 1:

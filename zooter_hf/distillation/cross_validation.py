@@ -14,7 +14,7 @@ from zooter_hf.distillation.arguments import DistillationArguments
 from zooter_hf.distillation.trainer import ZooterTrainer
 from zooter_hf.modeling import ZooterForRouting
 from zooter_hf.rewards import RewardTable
-from zooter_hf.routing import predict
+from zooter_hf.routing import predict, predict_embedded
 
 
 def cross_validate(
@@ -67,16 +67,6 @@ def cross_validate(
     return probabilities
 
 
-@torch.inference_mode()
 def route_embeddings(router: ZooterForRouting, embeddings: torch.Tensor) -> torch.Tensor:
-    """Routes queries whose embeddings are known: the head alone is run.
-
-    Args:
-        router: The router.
-        embeddings: Shape `(queries, hidden_size)`, of the router's own encoder.
-
-    Returns:
-        `torch.Tensor` of shape `(queries, experts)`: Probabilities, on the CPU.
-    """
-    outputs = router.eval()(query_embedding=embeddings.to(router.device, router.dtype))
-    return router.probabilities(outputs.logits).cpu()
+    """Returns the probabilities of queries whose embeddings are known, `(queries, experts)`, on the CPU."""
+    return predict_embedded(router, embeddings).probabilities

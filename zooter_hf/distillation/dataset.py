@@ -22,12 +22,21 @@ class DistillationDataset(torch.utils.data.Dataset):
         rewards: Shape `(queries, experts)`, NaN where a reward is missing.
         labels: What the objective asks for, shape `(queries, experts)`.
         tokenizer: The tokenizer that pads; not needed for embeddings.
+        reward_labels: What predicted rewards are to be, shape `(queries, experts)`, for a router that predicts them.
     """
 
-    def __init__(self, inputs: "torch.Tensor | Dataset", rewards: torch.Tensor, labels: torch.Tensor, tokenizer=None):
+    def __init__(
+        self,
+        inputs: "torch.Tensor | Dataset",
+        rewards: torch.Tensor,
+        labels: torch.Tensor,
+        tokenizer=None,
+        reward_labels: torch.Tensor | None = None,
+    ):
         self.inputs = inputs
         self.rewards = rewards.float()
         self.labels = labels.float()
+        self.reward_labels = None if reward_labels is None else reward_labels.float()
         self.tokenizer = tokenizer
         self._pad = None if tokenizer is None else DataCollatorWithPadding(tokenizer)
 
@@ -46,6 +55,8 @@ class DistillationDataset(torch.utils.data.Dataset):
         else:
             inputs = dict(self._pad([{"input_ids": ids} for ids in self.inputs[list(indices)]["input_ids"]]))
         rewards = self.rewards[index]
+        if self.reward_labels is not None:
+            inputs["reward_labels"] = self.reward_labels[index]
         return {**inputs, "labels": self.labels[index], "expert_mask": ~rewards.isnan(), "rewards": rewards}
 
 

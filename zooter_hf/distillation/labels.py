@@ -45,3 +45,25 @@ def make_labels(
     if args.objective == "cross_entropy":
         return hard_labels(rewards)
     return enhance(rewards, table.tags, **enhancement)
+
+
+def make_reward_labels(table: RewardTable, args: DistillationArguments) -> torch.Tensor:
+    """Makes what the predicted rewards of a table are to be, in its own units: rewards mixed with those of their tags.
+
+    The noise of single rewards is that of the targets, and so is the remedy.
+
+    Args:
+        table: The rewards and tags.
+        args: The settings of the enhancement; neighbours have no say.
+
+    Returns:
+        `torch.Tensor` of shape `(queries, experts)`, NaN where a reward is missing.
+    """
+    return enhance(
+        table.rewards,
+        table.tags,
+        beta=args.beta,
+        leave_one_out=args.leave_one_out,
+        shrinkage=args.shrinkage,
+        min_support=args.min_support,
+    )

@@ -9,7 +9,7 @@ from transformers.utils import logging
 from zooter_hf.distillation.arguments import DistillationArguments
 from zooter_hf.distillation.checks import check_table
 from zooter_hf.distillation.dataset import DistillationDataset, collate, tokenize_table
-from zooter_hf.distillation.labels import make_labels
+from zooter_hf.distillation.labels import make_labels, make_reward_labels
 from zooter_hf.distillation.objectives import distillation_loss
 from zooter_hf.distillation.sampling import BalancedSampler
 from zooter_hf.distillation.temperature import fit_tau
@@ -79,6 +79,16 @@ class ZooterTrainer(Trainer):
             raise ValueError("Early stopping needs a validation table: pass `eval_dataset`, or `table.split()` one.")
         if model.tokenizer is None:
             raise ValueError("The router has no tokenizer. Set `router.tokenizer`.")
+        self._reward_units = None
+        if args.reward_weight:
+            # The head learns in standard deviations, whatever the teacher's scale; `finish` brings it into its units.
+            rewards = (eval_dataset if train_dataset is None else train_dataset).rewards
+            known = rewards[~rewards.isnan()]
+            self._reward_units = (known.mean().item(), known.std(correction=0).item() or 1.0)
+            if model.config.predict_rewards:
+                mean, spread = self._reward_units
+                model.reward_head.rescale(1 / spread, -mean / spread)
+            model.add_reward_head()
         if args.freeze_encoder:
             for parameter in model.encoder.parameters():
                 parameter.requires_grad_(False)
@@ -122,21 +132,31 @@ class ZooterTrainer(Trainer):
         return model.get_base_model() if hasattr(model, "get_base_model") else model
 
     def finish(self) -> ZooterForRouting:
-        """Ends training: merges adapters, if there are any, and returns the router, ready for use."""
+        """Ends training: merges adapters, brings predicted rewards into their units, and returns the router."""
         model = self.accelerator.unwrap_model(self.model)
         if hasattr(model, "merge_and_unload"):
             model = model.merge_and_unload()
         if self.args.objective == "mse":
             # The logits are rewards here; this makes their distribution that of the targets.
             model.config.temperature = self.tau
+        if self._reward_units is not None:
+            mean, spread = self._reward_units
+            model.reward_head.rescale(spread, mean)
+            self._reward_units = None
         return model.eval()
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """Computes the loss of the objective. See [`~transformers.Trainer.compute_loss`]."""
         inputs = dict(inputs)
         labels, expert_mask, _ = (inputs.pop(name) for name in ("labels", "expert_mask", "rewards"))
+        reward_labels = inputs.pop("reward_labels", None)
         outputs = model(**inputs)
         loss = distillation_loss(outputs.logits, labels, expert_mask, self.args.objective)
+        if reward_labels is not None:
+            mean, spread = self._reward_units
+            wanted = (reward_labels - mean) / spread
+            of_rewards = distillation_loss(outputs.predicted_rewards, wanted, expert_mask, "mse")
+            loss = loss + self.args.reward_weight * of_rewards
         return (loss, {"loss": loss, "logits": outputs.logits}) if return_outputs else loss
 
     def create_optimizer(self, model=None) -> torch.optim.Optimizer:
@@ -147,7 +167,7 @@ class ZooterTrainer(Trainer):
         head = {
             id(parameter)
             for name, parameter in (self.model if model is None else model).named_parameters()
-            if ".classifier." in f".{name}"
+            if ".classifier." in f".{name}" or ".reward_head." in f".{name}"
         }
         groups = []
         for group in optimizer.param_groups:
@@ -169,10 +189,11 @@ class ZooterTrainer(Trainer):
         return BalancedSampler(self._subsets, seed)
 
     def _prepare(self, model, args, table: RewardTable, embeddings, labels: torch.Tensor) -> DistillationDataset:
+        reward_labels = make_reward_labels(table, args) if args.reward_weight else None
         if args.freeze_encoder:
-            return DistillationDataset(embeddings, table.rewards, labels)
+            return DistillationDataset(embeddings, table.rewards, labels, reward_labels=reward_labels)
         tokens = tokenize_table(model, table, self._directory.name)
-        return DistillationDataset(tokens, table.rewards, labels, model.tokenizer)
+        return DistillationDataset(tokens, table.rewards, labels, model.tokenizer, reward_labels)
 
 
 def _embed(model: ZooterForRouting, args: DistillationArguments, table: RewardTable) -> torch.Tensor:
@@ -213,6 +234,6 @@ def add_lora(router: ZooterForRouting, args: DistillationArguments):
         lora_alpha=args.lora_alpha or 2 * args.lora_r,
         lora_dropout=args.lora_dropout,
         target_modules=linear,
-        modules_to_save=["classifier"],
+        modules_to_save=["classifier", *(["reward_head"] if router.config.predict_rewards else [])],
     )
     return get_peft_model(router, config)
