@@ -11,6 +11,7 @@ def main():
     except ImportError:
         sys.exit('The command line needs typer and rich: pip install "zooter-hf[cli]"')
 
+    from zooter_hf.cli.calibrate import calibrate
     from zooter_hf.cli.convert import convert
     from zooter_hf.cli.distill import distill
     from zooter_hf.cli.evaluate import evaluate
@@ -26,7 +27,7 @@ def main():
         add_completion=False,
         pretty_exceptions_enable=False,
     )
-    for command in (route, generate, label, convert, distill, evaluate, info, push):
+    for command in (route, generate, label, convert, distill, calibrate, evaluate, info, push):
         app.command()(command)
     try:
         app()

@@ -44,6 +44,9 @@ def distill(
     ] = None,
     objective: Annotated[str | None, typer.Option(help="kl, cross_entropy, bce or mse.")] = None,
     clusters: Annotated[int, typer.Option(min=0, help="Clusters in place of tags, where there are none.")] = 20,
+    predict_rewards: Annotated[
+        bool, typer.Option("--predict-rewards", help="Predict each expert's reward too, to trade it against prices.")
+    ] = False,
     balance_subsets: Annotated[
         bool, typer.Option("--balance-subsets", help="See every subset equally often.")
     ] = False,
@@ -105,6 +108,8 @@ def distill(
     if preset is Preset.paper and head is None:
         head = "linear"
     config = {"head": head, "pooling": pooling, "max_query_tokens": max_query_tokens}
+    if predict_rewards:
+        settings["reward_weight"] = 1.0
     args = DistillationArguments(output, balance_subsets=balance_subsets, seed=seed, **settings)
     with redirect_stdout(sys.stderr):  # what the trainer says of its progress; the report is for standard output
         distillation = run(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from zooter_hf.cli.loading import quiet_loading, resolve_router
+from zooter_hf.cli.policies import ExcludeOption, IncludeOption, PolicyOption, SettingsOption, read_policy
 from zooter_hf.cli.queries import read_queries
 
 
@@ -44,6 +45,10 @@ def generate(
         bool, typer.Option("--skip-missing", help="Never choose experts that nobody says how to run.")
     ] = False,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a router on the Hub.")] = None,
+    policy: PolicyOption = None,
+    settings: SettingsOption = None,
+    include: IncludeOption = None,
+    exclude: ExcludeOption = None,
     expert: Annotated[
         str | None, typer.Option("--expert", "-e", help="This expert answers, whatever the router says.")
     ] = None,
@@ -77,6 +82,7 @@ def generate(
     if chat and as_json:
         raise ValueError("A chat is not written as JSON. Give queries as arguments, with --file or standard input.")
     given = {"sticky": sticky, "sticky_margin": sticky_margin, "fallback": fallback and fallback.value}
+    given["policy"] = read_policy(policy, settings, include, exclude)
     if chat and sticky is None:
         given["sticky"] = True
     generation = {

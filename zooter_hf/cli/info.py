@@ -1,11 +1,15 @@
 """`zooter info`: what is this router?"""
 
 import json
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from zooter_hf.cli.loading import load_config, resolve_router
+
+
+if TYPE_CHECKING:
+    from zooter_hf import ZooterConfig
 
 
 def info(
@@ -36,10 +40,15 @@ def info(
     )
     facts.add_row("head", f"{config.head} on {config.pooling} pooling")
     facts.add_row("reads", f"at most {config.max_query_tokens} tokens; of a chat: {config.chat_context}")
-    facts.add_row(
-        "calibration",
-        f"temperature {config.temperature}" + (" (not calibrated)" if config.temperature == 1 else ""),
-    )
+    facts.add_row("calibration", describe_calibration(config))
+    if config.policy:
+        facts.add_row("policy", ", ".join(f"{name} {value}" for name, value in config.policy.items()))
+    if config.predict_rewards:
+        facts.add_row("rewards", "predicted for every expert")
+    if config.centroids:
+        facts.add_row("training known by", f"{len(config.centroids)} centroids")
+    if config.removed_experts:
+        facts.add_row("removed", ", ".join(config.removed_experts))
     facts.add_row("training", training.get("method") or "not recorded")
     for dataset in training.get("datasets", []):
         facts.add_row("data", f"{dataset['name']} ({dataset.get('license') or 'licence not stated'})")
@@ -66,3 +75,10 @@ def info(
     console.print(experts)
     if any(expert.input_price is not None for expert in config.experts):
         console.print("Prices: US dollars per million tokens.")
+
+
+def describe_calibration(config: "ZooterConfig") -> str:
+    """Says how a router's probabilities were calibrated, if they were."""
+    if config.calibration_scale or config.calibration_bias:
+        return "a scale and a bias for every expert"
+    return f"temperature {config.temperature:.4g}" if config.temperature != 1 else "temperature 1.0 (not calibrated)"

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from zooter_hf.cli.loading import load_config, quiet_loading, resolve_router
+from zooter_hf.cli.policies import ExcludeOption, IncludeOption, PolicyOption, SettingsOption, read_policy
 from zooter_hf.cli.queries import read_queries
 
 
@@ -26,7 +27,16 @@ def route(
     ] = None,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a router on the Hub.")] = None,
     top_k: Annotated[int | None, typer.Option(min=1, help="Show this many experts per query.")] = None,
-    answer_tokens: Annotated[int, typer.Option(min=0, help="Expected length of an answer, for prices.")] = 256,
+    policy: PolicyOption = None,
+    settings: SettingsOption = None,
+    include: IncludeOption = None,
+    exclude: ExcludeOption = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Say for each query why, and what speaks for the others.")
+    ] = False,
+    answer_tokens: Annotated[
+        int | None, typer.Option(min=0, help="Expected length of an answer, for prices. 256 by default.")
+    ] = None,
     max_query_tokens: Annotated[int | None, typer.Option(help="Read at most this many tokens of a query.")] = None,
     batch_size: Annotated[
         int, typer.Option(min=1, help="Queries in one forward pass; 1 answers each as it comes.")
@@ -48,12 +58,14 @@ def route(
                 'No queries. Give some as arguments (zooter route "Why is the sky blue?") or with --file.'
             )
         file = "-"
+    if explain and as_json:
+        raise ValueError("--json holds everything that --explain says. Give one of them.")
     inputs: Iterable[Any] = queries or read_queries(file, jsonl)
     rows = route_all(
         inputs,
         router=resolve_router(model),
         revision=revision,
-        answer_tokens=answer_tokens,
+        policy=read_policy(policy, settings, include, exclude, answer_tokens=answer_tokens),
         max_query_tokens=max_query_tokens,
         batch_size=batch_size,
         device=device,
@@ -62,15 +74,18 @@ def route(
         for row in rows:
             row["decision"]["ranking"] = row["decision"]["ranking"][:top_k]
             print(json.dumps(row, ensure_ascii=False), flush=True)
+    elif explain:
+        for row in rows:
+            print_explanation(row, shown=top_k)
     else:
-        print_table(list(rows), shown=top_k or 2, answer_tokens=answer_tokens)
+        print_table(list(rows), shown=top_k or 2)
 
 
 def route_all(
     queries: Iterable[Any],
     router: str,
     revision: str | None,
-    answer_tokens: int,
+    policy: dict[str, Any] | None,
     max_query_tokens: int | None,
     batch_size: int,
     device: str | None,
@@ -94,7 +109,7 @@ def route_all(
         routing,
         map(remember, queries),
         router=router,
-        answer_tokens=answer_tokens,
+        policy=policy,
         max_query_tokens=max_query_tokens,
     ):
         yield {
@@ -106,7 +121,7 @@ def route_all(
         }
 
 
-def print_table(rows: list[dict[str, Any]], shown: int, answer_tokens: int):
+def print_table(rows: list[dict[str, Any]], shown: int):
     """Prints decisions for a person."""
     from rich.console import Console
     from rich.table import Table
@@ -133,7 +148,7 @@ def print_table(rows: list[dict[str, Any]], shown: int, answer_tokens: int):
         name = column not in ("prob.", "$ / 1000", "dearest")
         table.add_column(column, justify="left" if name else "right", no_wrap=not name, overflow="fold")
     for row in rows:
-        ranking = row["decision"]["ranking"]
+        ranking = in_order(row["decision"])
         cells = [Text(shorten(row["query"]) + (" [cut]" if row["truncated"] else ""))]
         for place in range(shown):
             expert = ranking[place] if place < len(ranking) else None
@@ -148,11 +163,56 @@ def print_table(rows: list[dict[str, Any]], shown: int, answer_tokens: int):
     console.print(table)
     if priced:
         console.print(
-            f"$ / 1000: estimated price of a thousand such queries with {answer_tokens} answer tokens each, at the "
-            "chosen expert's list prices; dearest: with the most expensive expert."
+            "$ / 1000: estimated price of a thousand such queries at the chosen expert's list prices; dearest: with "
+            "the most expensive expert."
         )
     if any(row["truncated"] for row in rows):
         console.print("[cut]: the middle of this query was not read; --json shows how much.", markup=False)
+
+
+def in_order(decision: dict[str, Any]) -> list[dict[str, Any]]:
+    """Returns the ranking as the policy has it: the chosen expert, who would take its place, then the others."""
+    places = {name: place for place, name in enumerate([decision["expert"], *decision["alternatives"]])}
+    return sorted(decision["ranking"], key=lambda expert: places.get(expert["name"], len(places)))
+
+
+def print_explanation(row: dict[str, Any], shown: int | None):
+    """Prints one decision with all that led to it."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    decision = row["decision"]
+    console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 160, highlight=False)
+    console.print(Text(shorten(row["query"]), style="dim"))
+    console.print(Text(f"{decision['expert']}: {decision['reason']} ({decision['policy']})", style="bold"))
+    if decision["members"]:
+        console.print(Text(f"  asked together: {', '.join(decision['members'])}; {decision['aggregation']}"))
+    if decision["distance"] is not None:
+        near = ", ".join(decision["near"]) or "queries without tags"
+        console.print(Text(f"  nearest training queries: {near}, at a cosine distance of {decision['distance']:.2f}"))
+    if row["truncated"]:
+        console.print(Text(f"  read {row['read_tokens']} of {row['query_tokens']} tokens"))
+    ranking = in_order(decision)[:shown]
+    columns = {
+        "prob.": ("probability", "{:.1%}"),
+        "reward": ("reward", "{:.3g}"),
+        "$ / 1000": ("price", "{:.3f}"),
+        "may not answer": ("out", "{}"),
+    }
+    columns = {
+        title: each for title, each in columns.items() if any(expert[each[0]] is not None for expert in ranking)
+    }
+    table = Table(box=None, pad_edge=True)
+    table.add_column("expert", overflow="fold")
+    for title in columns:
+        table.add_column(title, justify="left" if title == "may not answer" else "right")
+    for expert in ranking:
+        values = {**expert, "price": None if expert["price"] is None else 1000 * expert["price"]}
+        cells = ["" if values[key] is None else form.format(values[key]) for key, form in columns.values()]
+        table.add_row(Text(expert["name"]), *map(Text, cells))
+    console.print(table)
+    console.print()
 
 
 def shorten(query: Any) -> str:

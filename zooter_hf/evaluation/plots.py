@@ -1,8 +1,10 @@
 """Plots of an evaluation. Figures are made without pyplot, so that nothing global changes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Optional
+
+from zooter_hf.evaluation.metrics import ReliabilityBin, expected_calibration_error
 
 
 if TYPE_CHECKING:
@@ -145,6 +147,40 @@ def plot_reliability(report: "EvaluationReport") -> "Figure":
     )
     axes.legend(loc="upper left", frameon=False)
     return figure
+
+
+def save_calibration_plot(
+    before: Sequence[ReliabilityBin], after: Sequence[ReliabilityBin], path: "str | Path"
+) -> Path:
+    """Draws confidence against how often it is right, before and after a calibration, as a PNG file.
+
+    Args:
+        before: The reliability before; see [`~zooter_hf.evaluation.metrics.reliability`].
+        after: That after it.
+        path: The file; replaced if it is there.
+
+    Raises:
+        ImportError: If matplotlib is not installed.
+    """
+    require_matplotlib()
+    figure, axes = new_figure(5.2, 4.8)
+    axes.plot([0, 1], [0, 1], color="grey", linestyle="--", linewidth=1, label="calibrated")
+    for bins, colour, label in ((before, SINGLE_COLOUR, "before"), (after, ROUTER_COLOUR, "after")):
+        filled = [each for each in bins if each.queries]
+        axes.plot([each.confidence for each in filled], [each.accuracy for each in filled], color=colour, zorder=2)
+        sizes = [8 + 400 * each.queries / sum(one.queries for one in filled) for each in filled]
+        axes.scatter(
+            [each.confidence for each in filled],
+            [each.accuracy for each in filled],
+            s=sizes,
+            color=colour,
+            label=f"{label}, error {expected_calibration_error(bins):.3f}",
+            zorder=3,
+        )
+    axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="probability of the routed expert", ylabel="it is the best expert")
+    axes.legend(loc="upper left", frameon=False)
+    figure.savefig(path, dpi=DOTS_PER_INCH)
+    return Path(path)
 
 
 def plot_cost(report: "EvaluationReport") -> Optional["Figure"]:
