@@ -8,6 +8,8 @@ from zooter_hf.evaluation.evaluator import evaluate, evaluate_probabilities
 from zooter_hf.evaluation.metrics import ReliabilityBin
 from zooter_hf.evaluation.plots import save_plots
 from zooter_hf.evaluation.report import EvaluationReport, Row, check_folder
+from zooter_hf.evaluation.set_report import SetReport
+from zooter_hf.evaluation.sets import evaluate_sets
 from zooter_hf.evaluation.strong_weak import strong_weak_curve
 
 
@@ -18,6 +20,7 @@ __all__ = [
     "EvaluationReport",
     "ReliabilityBin",
     "Row",
+    "SetReport",
     "aiq",
     "check_folder",
     "compare",
@@ -26,6 +29,7 @@ __all__ = [
     "evaluate",
     "evaluate_costs",
     "evaluate_probabilities",
+    "evaluate_sets",
     "save_plots",
     "strong_weak_curve",
 ]
