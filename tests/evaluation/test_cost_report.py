@@ -68,7 +68,8 @@ def test_by_hand():
     assert method.shares == {"a": (0, 0.5, 0.5, 1), "b": (0, 0, 0.5, 0), "c": (1, 0.5, 0, 0)}
     assert method.aiq.value == pytest.approx((0.5 * 0.75 + 3 * 1) / 3.5)
     assert method.aiq_gain.value == pytest.approx((0.5 * 0.75 + 3 * 1) / 3.5 - 0.75)
-    assert method.equal_quality_cost.value == pytest.approx(1.5 / 4.5)
+    assert [each.quality for each in method.qualities] == [1, 0.95]
+    assert method.quality(1.0).cost.value == pytest.approx(1.5 / 4.5)
     whole, half = method.budgets
     assert (whole.budget, whole.reward.value, whole.gain.value) == (1, 1, 0)
     assert (half.budget, half.reward.value, half.gain.value) == (0.5, 1, 0)
@@ -80,7 +81,7 @@ def test_by_hand():
     assert method.strong_weak.cpt["0.8"].value == pytest.approx(0.4)
     # The oracle answers both queries with b and a, which cost 2 and 1.
     assert report.oracle.costs[0] == 1.5
-    assert report.oracle.equal_quality_cost.value == pytest.approx(1.5 / 4.5)
+    assert report.oracle.quality(1.0).cost.value == pytest.approx(1.5 / 4.5)
 
 
 def test_the_range_is_the_same_for_all_and_can_be_given():
@@ -93,12 +94,22 @@ def test_the_range_is_the_same_for_all_and_can_be_given():
 def test_a_quality_that_is_never_reached():
     report = evaluate({"always a": torch.tensor([[1.0, nan, nan]] * 2)}, budgets=(0.1, 1.0))
     method = report.methods[0]
-    assert method.equal_quality_cost.value is None
-    assert method.equal_quality_cost.high is None
+    assert method.quality(1.0).cost.value is None
+    assert method.quality(1.0).cost.high is None
     assert method.budget(0.1).reward.value is None  # it costs more than that
     assert method.budget(1.0).reward.value == 0.5
     assert method.budget(0.5) is None
     assert "not reached" in report.to_markdown()
+
+
+def test_less_quality_by_hand():
+    """Half of the quality of c is that of a; of a negative reward nine tenths lie a tenth below it."""
+    method = evaluate(qualities=(0.5,)).methods[0]
+    assert method.quality(0.5).cost.value == pytest.approx(1 / 4.5)
+    assert method.quality(1.0) is None
+    rewards = torch.tensor([[-10.0, -9.0, -8.0]])
+    report = evaluate({"truth": rewards}, rewards, torch.tensor([[1.0, 2.0, 4.0]]), qualities=(1.0, 0.85, 0.5))
+    assert [each.cost.value for each in report.methods[0].qualities] == [1, 0.5, 0.25]
 
 
 def test_queries_of_which_nothing_is_known_are_left_out():
@@ -131,7 +142,7 @@ def test_intervals_are_those_of_drawing_queries_anew(many):
         shares.append((enough.min() / single[0][2]).item() if len(enough) else np.inf)
     method = report.methods[0]
     for values, estimate, tolerance in (
-        (aiqs, method.aiq, 0.01), (gains, method.aiq_gain, 0.006), (shares, method.equal_quality_cost, 0.05),
+        (aiqs, method.aiq, 0.01), (gains, method.aiq_gain, 0.006), (shares, method.quality(1.0).cost, 0.05),
     ):  # fmt: skip
         low, high = np.quantile(values, [0.025, 0.975])
         assert estimate.low < estimate.value < estimate.high
@@ -170,7 +181,8 @@ def test_a_router_that_knows_something_beats_the_mixture(report):
         ({"strong": "gpt", "weak": "a"}, "`strong` must be one of the experts .* got 'gpt'"),
         ({"strong": "a", "weak": "c"}, "strong model must be better"),
         ({"strong": "c", "weak": "c"}, "strong model must be better"),
-        ({"budgets": (0,)}, "`budgets`"),
+        ({"budgets": (0,)}, "`budgets` are positive shares of the best single model's cost"),
+        ({"qualities": (-1,)}, "`qualities` are positive shares of the best single model's reward"),
         ({"points": 1}, "`points`"),
         ({"samples": 0}, "`samples`"),
         ({"confidence": 1}, "`confidence`"),
@@ -209,7 +221,7 @@ def test_markdown_says_what_matters():
         "The best single model, c, has 100.00 at 4500 dollars",
         "| router | 96.43 | +21.43, ",
         " | 33.3 % (",
-        "| mixture of experts | 75.00 | - | - | - | - |",
+        "| mixture of experts | 75.00 | - | - | - | - | - |",
         "| c over a | APGR | CPT(50 %) | CPT(80 %) |",
         "| random | 0.500 | 50.0 % | 80.0 % |",
         "| router | 0.750 (",

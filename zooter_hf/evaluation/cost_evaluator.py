@@ -24,6 +24,7 @@ from zooter_hf.evaluation.cost_report import (
     Estimate,
     ExpertPoint,
     MethodCosts,
+    QualityCost,
     StrongWeakResult,
 )
 from zooter_hf.evaluation.strong_weak import (
@@ -46,6 +47,7 @@ def evaluate_costs(
     *,
     strong: str | None = None,
     weak: str | None = None,
+    qualities: Sequence[float] = (1.0, 0.95),
     budgets: Sequence[float] = (1.0, 0.5),
     cost_range: tuple[float, float] | None = None,
     points: int = 200,
@@ -69,6 +71,8 @@ def evaluate_costs(
         expert_names: The experts, in the order of the columns.
         strong: The strong model of a pair that the methods also route between, as RouteLLM does.
         weak: The weak one.
+        qualities: Shares of the best single model's mean reward, whose cost is compared. (Where that is negative, 0.95
+            is a twentieth of it less.)
         budgets: Shares of the best single model's cost at which quality is compared.
         cost_range: The costs that AIQ is taken over, in US dollars. By default those of the cheapest and of the
             dearest single model.
@@ -98,12 +102,12 @@ def evaluate_costs(
     >>> expected = torch.tensor([0.001, 0.015])
     >>> report = evaluate_costs({"router": scores}, table.rewards, table.costs, expected, table.expert_names)
     >>> router = report.method("router")
-    >>> router.rewards, router.equal_quality_cost.value
+    >>> router.rewards, router.quality(1.0).cost.value
     ((1.0, 1.0, 0.5), 0.7)
 
     ```
     """
-    check_cost_settings(budgets, points, confidence, samples)
+    check_cost_settings(qualities, budgets, points, confidence, samples)
     inputs = gather_costs(methods, rewards, costs, expected_costs, expert_names, strong, weak)
     singles = _Resampler(samples, seed, confidence).means(inputs.costs, inputs.rewards)
     if cost_range is None:
@@ -115,6 +119,7 @@ def evaluate_costs(
         resampler=_Resampler(samples, seed, confidence),
         cost_range=cost_range,
         floor=min(0.0, float(np.nanmin(inputs.rewards.numpy()))),
+        qualities=tuple(qualities),
         budgets=tuple(budgets),
         points=points,
     )
@@ -174,6 +179,7 @@ class _Comparison:
     resampler: _Resampler
     cost_range: tuple[float, float]
     floor: float
+    qualities: tuple[float, ...]
     budgets: tuple[float, ...]
     points: int
 
@@ -208,8 +214,11 @@ class _Comparison:
             observed = measure(full.costs.numpy(), full.rewards.numpy(), asked[0])
             return np.append(observed, measure(costs[1:], rewards[1:], asked[1:]))
 
-        with np.errstate(divide="ignore", invalid="ignore"):  # the best single model may be free
-            equal_quality_cost = read(cost_to_reach, best_rewards) / best_costs
+        qualities = []
+        for quality in self.qualities:
+            kept = best_rewards - (1 - quality) * np.abs(best_rewards)
+            with np.errstate(divide="ignore", invalid="ignore"):  # the best single model may be free
+                qualities.append(QualityCost(float(quality), estimate(read(cost_to_reach, kept) / best_costs)))
         budgets = []
         for budget in self.budgets:
             within = read(reward_within, budget * best_costs)
@@ -223,7 +232,7 @@ class _Comparison:
             shares=dict(zip(inputs.names, map(tuple, curve.shares.T.tolist()), strict=True)),
             aiq=estimate(aiqs),
             aiq_gain=estimate(aiqs - self.mixture_aiq()),
-            equal_quality_cost=estimate(equal_quality_cost),
+            qualities=tuple(qualities),
             budgets=tuple(budgets),
             strong_weak=None if inputs.pair is None else self.between_two(scores),
         )

@@ -71,10 +71,13 @@ def gather_costs(
     )
 
 
-def check_cost_settings(budgets: Sequence[float], points: int, confidence: float, samples: int):
+def check_cost_settings(
+    qualities: Sequence[float], budgets: Sequence[float], points: int, confidence: float, samples: int
+):
     """Raises `ValueError` if a setting is out of range."""
-    if not all(0 < budget < math.inf for budget in budgets):
-        raise ValueError(f"`budgets` are positive shares of the best single model's cost, got {list(budgets)}.")
+    for name, shares, whole in (("qualities", qualities, "reward"), ("budgets", budgets, "cost")):
+        if not all(0 < share < math.inf for share in shares):
+            raise ValueError(f"`{name}` are positive shares of the best single model's {whole}, got {list(shares)}.")
     if points < 2:
         raise ValueError(f"`points` must be at least 2, the ends of a curve, got {points}.")
     if samples < 1:

@@ -27,19 +27,18 @@ def _introduction(report: "CostQualityReport") -> str:
         f"AIQ is the mean height of a method's non-decreasing convex hull from {low} to {high} dollars for 1000 "
         "queries (RouterBench, arXiv 2403.12031). The mixture of experts on their own hull reads no query "
         f"(RouterBench's Zero router). The best single model, {escape(single.name)}, has "
-        f"{report.format(single.reward)} at {cost_text(single.cost)} dollars. Intervals are "
-        f"{100 * report.confidence:g} % bootstrap intervals over the queries."
+        f"{report.format(single.reward)} at {cost_text(single.cost)} dollars; shares of quality and of "
+        f"cost are of these. Intervals are {100 * report.confidence:g} % bootstrap intervals over the queries."
     )
 
 
 def _methods(report: "CostQualityReport") -> str:
-    budgets = [each.budget for each in report.oracle.budgets]
     header = [
         "",
         "AIQ",
         "gain over the mixture",
-        "cost at the quality of the best single model",
-        *(f"quality at {100 * budget:g} % of its cost (against the mixture)" for budget in budgets),
+        *(f"cost of {100 * each.quality:g} % of the quality" for each in report.oracle.qualities),
+        *(f"quality at {100 * each.budget:g} % of the cost (gain over the mixture)" for each in report.oracle.budgets),
     ]
     rows = [_method(report, method) for method in report.methods]
     mixture = [report.format(report.mixture_aiq.value), *["-"] * (len(header) - 2)]
@@ -53,7 +52,7 @@ def _method(report: "CostQualityReport", method: "MethodCosts") -> list[str]:
         escape(method.name),
         report.format(method.aiq.value),
         _interval(report, method.aiq_gain),
-        share_text(method.equal_quality_cost),
+        *(share_text(each.cost) for each in method.qualities),
         *(
             f"{report.format(each.reward.value)} ({_interval(report, each.gain_over_mixture)})"
             for each in method.budgets

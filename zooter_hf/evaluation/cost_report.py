@@ -65,6 +65,20 @@ class BudgetQuality:
 
 
 @dataclass(frozen=True)
+class QualityCost:
+    """What it costs on a curve to be as good as the best single model, or nearly so.
+
+    Args:
+        quality: The share of its mean reward that is kept.
+        cost: The lowest cost of a point that keeps it, as a share of what the best single model costs; `None` if no
+            point does, and for ends of the interval if resamples do not.
+    """
+
+    quality: float
+    cost: Estimate
+
+
+@dataclass(frozen=True)
 class StrongWeakResult:
     """A method as a router between the strong and the weak model.
 
@@ -93,8 +107,7 @@ class MethodCosts:
         shares: The share of the queries that every expert takes at each.
         aiq: Mean height of its hull over the range of costs.
         aiq_gain: Over that of the mixture of experts.
-        equal_quality_cost: The lowest cost at which it is as good as the best single model, as a share of that one's;
-            `None` if it never is, and for ends of the interval if resamples there are not.
+        qualities: What it costs to keep a share of the best single model's reward.
         budgets: What it gives at a share of the best single model's cost.
         strong_weak: As a router between two models, if a pair is compared.
     """
@@ -106,9 +119,13 @@ class MethodCosts:
     shares: dict[str, tuple[float, ...]]
     aiq: Estimate
     aiq_gain: Estimate
-    equal_quality_cost: Estimate
+    qualities: tuple[QualityCost, ...]
     budgets: tuple[BudgetQuality, ...]
     strong_weak: StrongWeakResult | None = None
+
+    def quality(self, share: float) -> QualityCost | None:
+        """Returns what it costs to keep a share of the best single model's reward, `None` if it was not asked for."""
+        return next((each for each in self.qualities if each.quality == share), None)
 
     def budget(self, share: float) -> BudgetQuality | None:
         """Returns what it gives at a share of the best single model's cost, `None` if that was not asked for."""
@@ -263,7 +280,8 @@ def _method(values: Mapping[str, Any]) -> MethodCosts:
             **values,
             **{name: tuple(values[name]) for name in ("weights", "costs", "rewards")},
             "shares": {expert: tuple(shares) for expert, shares in values["shares"].items()},
-            **{name: Estimate(**values[name]) for name in ("aiq", "aiq_gain", "equal_quality_cost")},
+            **{name: Estimate(**values[name]) for name in ("aiq", "aiq_gain")},
+            "qualities": tuple(QualityCost(each["quality"], Estimate(**each["cost"])) for each in values["qualities"]),
             "budgets": tuple(
                 BudgetQuality(
                     each["budget"], *(Estimate(**each[name]) for name in ("reward", "gain", "gain_over_mixture"))
