@@ -100,7 +100,7 @@ def test_python_and_command_line_blocks_run_in_order(world):
     assert len(commands) >= 5
     for line in commands:
         assert run(
-            re.sub(r"\bzooter(?= (route|generate|label|convert|distill|evaluate|info|push))", lambda _: zooter, line),
+            re.sub(r"\bzooter(?= (route|generate|label|convert|distill|calibrate|evaluate|info|push))", lambda _: zooter, line),
             world,
             shell=True,
         ).stdout

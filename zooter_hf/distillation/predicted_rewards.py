@@ -45,7 +45,13 @@ def fit_rewards(
     router.reward_head.float()
     try:
         with tempfile.TemporaryDirectory() as folder:
-            usual = {"save_strategy": "no", "logging_strategy": "no", "reward_weight": 1.0, "freeze_encoder": True}
+            usual = {
+                "save_strategy": "no",
+                "logging_strategy": "no",
+                "reward_weight": 1.0,
+                "freeze_encoder": True,
+                "per_device_train_batch_size": min(128, len(table)),
+            }
             args = DistillationArguments(folder, seed=seed, **{**usual, **settings})
             trainer = ZooterTrainer(router, args, table, embeddings=embeddings)
             trainer.remove_callback(PrinterCallback)
