@@ -123,3 +123,40 @@ def test_errors_are_messages(run, table, tmp_path, arguments, message):
     error = run(*(each.format(table=table, others=others) for each in arguments), check=False).stderr
     assert message in error
     assert "Traceback" not in error
+
+
+def test_sets_and_costs(zooter, folders_with_costs):
+    out = zooter("evaluate", "./router", "test", "--train", "train", "--costs", "--sets", "0.2", "-o", "report").stdout
+    assert "AIQ" in out and "0.2" in out
+    for name in ("sets", "costs"):
+        assert list((folders_with_costs / "report" / name).glob("*.json")), name
+
+
+@pytest.fixture
+def folders_with_costs(make_router, tmp_path):
+    import torch
+
+    from tests.distillation.test_new_expert import table_of
+
+    make_router(predict_rewards=True).save_pretrained(tmp_path / "router")
+    torch.manual_seed(0)
+    for name in ("train", "test"):
+        rows = [
+            {**row, "costs": dict(zip(NAMES, (0.001, 0.002, 0.01), strict=True))}
+            for row in table_of(torch.rand(60, 3).double(), NAMES)
+        ]
+        RewardTable.from_rows(rows).save(tmp_path / name)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--costs"], "--train"),
+        (["--sets", "0.2", "--json"], "--output"),
+        (["--sets", "0.001"], "at least 999"),
+        (["--sets", "3"], "between 0 and 1"),
+    ],
+)
+def test_mistakes_with_sets_and_costs(zooter, folders_with_costs, options, message):
+    assert message in zooter("evaluate", "./router", "test", *options, check=False).stderr

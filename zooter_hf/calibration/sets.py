@@ -35,7 +35,7 @@ def calibrate_sets(
         table: Rewards of its experts, on queries that it was not trained on and that are like those to come.
         alpha: How often a set may hold no good expert.
         delta: How often the calibration itself may fail; by default the promise is one on average.
-        kind: `"complement"` or `"gap"`; see [`~zooter_hf.routing.conformal.nonconformity`].
+        kind: `"gap"`, `"complement"` or `"gain"`; see [`~zooter_hf.routing.nonconformity.nonconformity`].
         margin: What is good: experts within it of the best reward; by default those that are correct.
         correct_above: The reward above which an expert is correct.
         seed: Of what breaks ties.

@@ -62,6 +62,9 @@ def distill(
     save_steps: Annotated[int | None, typer.Option(min=1, help="Checkpoint after so many steps.")] = None,
     head: Annotated[str | None, typer.Option(help="linear, mlp or cosine.")] = None,
     pooling: Annotated[str | None, typer.Option(help="mean or cls.")] = None,
+    normalize: Annotated[
+        bool, typer.Option("--normalize", help="Scale query embeddings to length 1, as many sentence encoders do.")
+    ] = False,
     max_query_tokens: Annotated[int | None, typer.Option(help="Read at most this many tokens of a query.")] = None,
     name: Annotated[str | None, typer.Option(help="What the router is called. Its folder's name by default.")] = None,
     base_encoder: Annotated[
@@ -107,7 +110,7 @@ def distill(
         raise ValueError("--train-encoder trains the whole encoder and --lora-r adapters. Give one of them.")
     if preset is Preset.paper and head is None:
         head = "linear"
-    config = {"head": head, "pooling": pooling, "max_query_tokens": max_query_tokens}
+    config = {"head": head, "pooling": pooling, "max_query_tokens": max_query_tokens, "normalize": normalize or None}
     if predict_rewards:
         settings["reward_weight"] = 1.0
     args = DistillationArguments(output, balance_subsets=balance_subsets, seed=seed, **settings)

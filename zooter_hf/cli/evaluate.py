@@ -11,8 +11,9 @@ from zooter_hf.cli.loading import load_config, quiet_loading, resolve_router
 
 
 if TYPE_CHECKING:
-    from zooter_hf.evaluation import EvaluationReport
+    from zooter_hf.evaluation import CostQualityReport, EvaluationReport, SetReport
     from zooter_hf.rewards import RewardTable
+    from zooter_hf.routing import Predictions
 
 
 def evaluate(
@@ -34,6 +35,13 @@ def evaluate(
     beta: Annotated[
         float | None, typer.Option(help="Weight of a query's own rewards in its target; with --tau. 0.3 by default.")
     ] = None,
+    sets: Annotated[
+        list[float] | None,
+        typer.Option("--sets", metavar="ALPHA", help="Sets of experts that hold a good one of all but this share."),
+    ] = None,
+    costs: Annotated[
+        bool, typer.Option("--costs", help="Quality against cost; needs costs in TABLE and in --train.")
+    ] = False,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a router on the Hub.")] = None,
     name: Annotated[str | None, typer.Option(help="What the report calls the router.")] = None,
     seed: Annotated[int, typer.Option(help="Which resamples, and where clusters start.")] = 0,
@@ -51,9 +59,14 @@ def evaluate(
     from zooter_hf.distillation import soft_targets
     from zooter_hf.evaluation import check_folder
     from zooter_hf.evaluation import evaluate as run
+    from zooter_hf.routing import predict
 
     if beta is not None and tau is None:
         raise ValueError("--beta is a setting of the targets, which are made with --tau. Give both.")
+    if as_json and (sets or costs):
+        raise ValueError("--json writes one report. Have those of --sets and --costs saved: --output FOLDER.")
+    if costs and train is None:
+        raise ValueError("--costs needs --train: what an answer will cost is known from the costs of the training.")
     if output is not None:
         check_folder(output, overwrite=overwrite, plots=not no_plots)
     quiet_loading()
@@ -63,6 +76,8 @@ def evaluate(
         which: None if source is None else load_table(source, experts)
         for which, source in (("table", table), ("training_table", train), ("true_rewards", true_rewards))
     }
+    if costs and any(tables[which].costs is None for which in ("table", "training_table")):
+        raise ValueError("--costs needs the costs of answers in both TABLE and --train, in US dollars.")
     targets = None
     if tau is not None:
         rewards, tags = tables["table"].rewards, tables["table"].tags
@@ -72,6 +87,13 @@ def evaluate(
     model = AutoModel.from_pretrained(folder, revision=revision).to(device)
     if sys.stderr.isatty():
         logging.enable_progress_bar()
+    predictions = predict(model, tables["table"].queries, batch_size=batch_size)
+    dataset = Path(table).stem if os.path.exists(os.path.expanduser(table)) else table
+    further = {}
+    if sets:
+        further["sets"] = measure_sets(predictions, tables["table"], sets, seed, dataset)
+    if costs:
+        further["costs"] = measure_costs(predictions, tables["table"], tables["training_table"], seed, dataset)
     report = run(
         model,
         **tables,
@@ -80,16 +102,48 @@ def evaluate(
         seed=seed,
         batch_size=batch_size,
         name=name,
-        dataset=Path(table).stem if os.path.exists(os.path.expanduser(table)) else table,
+        dataset=dataset,
+        predictions=predictions,
     )
     if output is not None:
         report.save(output, overwrite=overwrite, plots=not no_plots)
+        for kind, each in further.items():
+            each.save(Path(output, kind), overwrite=overwrite, plots=not no_plots)
     if as_json:
         print(report.to_json(), end="")
     else:
         print_report(report)
+        for each in further.values():
+            print(f"\n{each.to_markdown()}")
         if output is not None:
             print(f"Saved in {output}")
+
+
+def measure_sets(
+    predictions: "Predictions", table: "RewardTable", alphas: list[float], seed: int, dataset: str
+) -> "SetReport":
+    """Evaluates sets over repeated splits of a table."""
+    from zooter_hf.calibration.sets import set_scores
+    from zooter_hf.evaluation import evaluate_sets
+
+    subsets = None if None in table.subsets else table.subsets
+    scores = set_scores(predictions)
+    return evaluate_sets(scores, table.rewards, alphas=alphas, subsets=subsets, seed=seed, dataset=dataset)
+
+
+def measure_costs(
+    predictions: "Predictions", table: "RewardTable", training: "RewardTable", seed: int, dataset: str
+) -> "CostQualityReport":
+    """Compares what a router gives for its cost; what an answer will cost is the mean cost of the training."""
+    from zooter_hf.evaluation import evaluate_costs
+
+    methods = {"probabilities": predictions.probabilities.double()}
+    if predictions.predicted_rewards is not None:
+        methods["predicted rewards"] = predictions.predicted_rewards.double()
+    expected = training.costs.nanmean(dim=0)
+    return evaluate_costs(
+        methods, table.rewards, table.costs, expected, table.expert_names, seed=seed, dataset=dataset
+    )
 
 
 def load_table(source: str, experts: list[str]) -> "RewardTable":

@@ -21,7 +21,7 @@ from zooter_hf.evaluation.report import EvaluationReport, Row
 from zooter_hf.modeling import ZooterForRouting
 from zooter_hf.rewards import RewardTable
 from zooter_hf.rewards.checks import check_experts
-from zooter_hf.routing import predict
+from zooter_hf.routing import Predictions, predict
 
 
 COMPARED = ("best_single", "training_best_single", "knn", "kmeans", "reward_model_ranking")
@@ -43,6 +43,7 @@ def evaluate(
     batch_size: int = 32,
     name: str | None = None,
     dataset: str | None = None,
+    predictions: Predictions | None = None,
 ) -> EvaluationReport:
     """Evaluates a router on a reward table, against single models, chance, the oracle and untrained routing.
 
@@ -64,6 +65,7 @@ def evaluate(
         batch_size: Queries in one forward pass.
         name: Name of the router. By default what its training recorded, or "router".
         dataset: Name of the table.
+        predictions: What the router says of the queries of `table`, if that is known already.
 
     Returns:
         [`EvaluationReport`]: Scores with intervals, subsets, comparisons, calibration, shares and costs.
@@ -94,7 +96,8 @@ def evaluate(
     gather(table, true_rewards, average)  # for its errors, which come before the router runs
     if training_table is not None:
         require_sklearn()
-    predictions = predict(router, table.queries, batch_size=batch_size)
+    if predictions is None:
+        predictions = predict(router, table.queries, batch_size=batch_size)
     training_embeddings = None
     if training_table is not None:
         training_embeddings = predict(

@@ -27,10 +27,10 @@ class SetPolicy(RoutingPolicy):
     threshold. The promise is about all experts of the router: excluding some breaks it.
 
     Args:
-        threshold: The largest nonconformity of an expert in a set; see [`~zooter_hf.routing.conformal.nonconformity`].
+        threshold: The largest nonconformity of an expert in a set; see [`~zooter_hf.routing.nonconformity.nonconformity`].
         alpha: How often a set may hold no good expert, as it was calibrated.
         delta: How often the calibration may fail; `None` for a promise on average.
-        kind: How nonconformity is measured: `"gap"` or `"complement"`.
+        kind: How nonconformity is measured: `"gap"`, `"complement"` or `"gain"`.
         margin: What was good in the calibration: experts within it of the best reward; `None` for the correct ones.
         seed: Of what breaks ties, as in the calibration.
         abstain: What becomes of a query of which no expert seems good: `"default"` has the `default` answer, or the
