@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -109,31 +110,34 @@ def evaluate_costs(
     """
     check_cost_settings(qualities, budgets, points, confidence, samples)
     inputs = gather_costs(methods, rewards, costs, expected_costs, expert_names, strong, weak)
-    singles = _Resampler(samples, seed, confidence).means(inputs.costs, inputs.rewards)
+    resampler = _Resampler(samples, seed, confidence)
+    single_costs, single_rewards = resampler.means(inputs.costs, inputs.rewards)
     if cost_range is None:
-        cost_range = (float(np.nanmin(singles[0][0])), float(np.nanmax(singles[0][0])))
+        cost_range = (float(np.nanmin(single_costs[0])), float(np.nanmax(single_costs[0])))
     comparison = _Comparison(
         inputs=inputs,
-        single_costs=singles[0],
-        single_rewards=singles[1],
-        resampler=_Resampler(samples, seed, confidence),
+        single_costs=single_costs,
+        single_rewards=single_rewards,
+        resampler=resampler,
         cost_range=cost_range,
         floor=min(0.0, float(np.nanmin(inputs.rewards.numpy()))),
         qualities=tuple(qualities),
         budgets=tuple(budgets),
         points=points,
     )
-    corners = convex_hull(singles[0][0], singles[1][0]).tolist()
+    corners = convex_hull(single_costs[0], single_rewards[0]).tolist()
     return CostQualityReport(
         dataset=dataset or "reward table",
         queries=len(inputs.rewards),
         experts=tuple(
-            ExpertPoint(name, _number(singles[0][0, index]), _number(singles[1][0, index]), index in corners)
-            for index, name in enumerate(inputs.names)
+            ExpertPoint(name, _number(cost), _number(reward), index in corners)
+            for index, (name, cost, reward) in enumerate(
+                zip(inputs.names, single_costs[0], single_rewards[0], strict=True)
+            )
         ),
         best_single=inputs.names[comparison.best],
         cost_range=cost_range,
-        mixture_aiq=comparison.resampler.estimate(comparison.mixture_aiq()),
+        mixture_aiq=resampler.estimate(comparison.mixture_aiq),
         methods=tuple(
             comparison.method(name, scores, inputs.expected_costs) for name, scores in inputs.methods.items()
         ),
@@ -183,7 +187,7 @@ class _Comparison:
     budgets: tuple[float, ...]
     points: int
 
-    @property
+    @cached_property
     def best(self) -> int:
         """The best single model on the evaluated queries, which is kept for the resampled ones."""
         return int(np.nanargmax(self.single_rewards[0]))
@@ -192,6 +196,7 @@ class _Comparison:
         pairs = zip(costs, rewards, strict=True)
         return np.array([aiq(*each, self.cost_range, self.floor) for each in pairs])
 
+    @cached_property
     def mixture_aiq(self) -> np.ndarray:
         return self.aiqs(self.single_costs, self.single_rewards)
 
@@ -231,7 +236,7 @@ class _Comparison:
             rewards=tuple(curve.rewards.tolist()),
             shares=dict(zip(inputs.names, map(tuple, curve.shares.T.tolist()), strict=True)),
             aiq=estimate(aiqs),
-            aiq_gain=estimate(aiqs - self.mixture_aiq()),
+            aiq_gain=estimate(aiqs - self.mixture_aiq),
             qualities=tuple(qualities),
             budgets=tuple(budgets),
             strong_weak=None if inputs.pair is None else self.between_two(scores),
