@@ -71,6 +71,26 @@ def test_votes_are_those_of_the_voting_rules(data):
     assert counted[0] <= counted[1]
 
 
+def count(probabilities, good, answers=None, sharpness=1.0):
+    """Holds the vote of all experts."""
+    probabilities = torch.tensor([probabilities], dtype=torch.float64)
+    ballots = make_ballots(probabilities, torch.tensor([good]), None if answers is None else [answers], sharpness)
+    return tuple(
+        bool(each) for each in ballots.count(torch.ones_like(probabilities, dtype=torch.bool), torch.tensor([0]))
+    )
+
+
+def test_votes_by_hand():
+    assert count([0.3, 0.2, 0.1], [True, False, False]) == (True, True), "0.2 + 0.1 is a tie with 0.3"
+    assert count([0.3, 0.2, 0.2], [True, False, False]) == (False, True)
+    assert count([0.3, 0.2, 0.2], [False, True, True]) == (True, True)
+    assert count([0.9, 0.2, 0.2], [False, True, True], sharpness=0.0) == (True, True)
+    assert count([0.9, 0.5], [False, True], [None, "A"]) == (True, True), "no answer, no vote"
+    assert count([0.9, 0.3, 0.2], [False, True, False], [None, "A", "B"]) == (True, True)
+    assert count([0.5, 0.4, 0.4], [True, False, False], ["A", "B", "the B"]) == (False, False)
+    assert count([0.5, 0.4], [False, False], [None, None]) == (False, False)
+
+
 def test_calls_are_spread_as_evenly_as_can_be():
     calls = spread_calls(2.25, 10_000, torch.Generator().manual_seed(0))
     assert set(calls.tolist()) == {2, 3}
@@ -89,6 +109,14 @@ def test_the_promise_is_kept(kind, delta):
     else:
         assert 0.05 <= risk.mean <= 0.09
         assert risk.mean + 1.28 * risk.deviation <= 0.115  # nine of ten
+
+
+def test_sets_are_tried_on_other_queries():
+    """The largest of nine is exceeded by one in ten of others, and by none of the nine."""
+    probabilities, rewards, _ = world(18, seed=2)
+    found = evaluate_sets(probabilities, rewards, alphas=(0.1,), kind="complement", margin=0.0, repeats=400)
+    assert found.row("router", 0.1).risk.mean == pytest.approx(0.1, abs=0.02)
+    assert found.row(THRESHOLD, 0.1).risk.mean == pytest.approx(0.1, abs=0.02)
 
 
 def test_groups_keep_the_promise_where_all_together_do_not(report):
@@ -136,7 +164,7 @@ def test_figures_by_hand():
 
 def test_abstentions_are_judged_by_whether_anybody_could_answer():
     probabilities = torch.tensor([[0.9, 0.8]] * 60 + [[0.1, 0.05]] * 60)
-    rewards = torch.tensor([[1.0, 1.0]] * 60 + [[0.0, 0.0]] * 45 + [[1.0, 1.0]] * 15)
+    rewards = torch.tensor([[1.0, 0.0]] * 60 + [[0.0, 0.0]] * 45 + [[1.0, 1.0]] * 15)
     found = evaluate_sets(probabilities, rewards, alphas=(0.25,), kind="gap", repeats=50)
     row = found.row("router", 0.25)
     assert row.abstained.mean == pytest.approx(0.5, abs=0.02)
@@ -222,6 +250,8 @@ def test_the_plot_shows_the_figures(report):
         ({"rewards": torch.zeros(40, 3)}, r"`probabilities` must have the shape.*\(40, 3\).*\(40, 2\)"),
         ({"others": {"knn": torch.zeros(3, 2)}}, r"others\['knn'\].*\(3, 2\)"),
         ({"others": {THRESHOLD: torch.zeros(40, 2)}}, "another name"),
+        ({"others": {"router": torch.zeros(40, 2)}}, "another name"),
+        ({"rewards": torch.zeros(40), "probabilities": torch.zeros(40)}, r"\(queries, experts\)"),
         ({"subsets": ["a"]}, "`subsets` must be as many as the 40 queries, got 1"),
         ({"subsets": ["a"] * 39 + [None]}, "1 have none"),
         ({"alphas": (0.01,)}, "Of 40 queries 20.*alpha 0.01.*at least 99"),

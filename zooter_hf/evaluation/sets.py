@@ -94,18 +94,26 @@ def evaluate_sets(
         ValueError: If shapes do not fit, a level is out of range, or calibration queries, of a group perhaps, are too
             few for what is to be promised.
     """
-    known = ~rewards.isnan().all(dim=1) if rewards.ndim == 2 else torch.ones(len(rewards), dtype=torch.bool)
-    _check(probabilities, rewards, alphas, subsets, groups, others, answers, repeats, calibration_share, sharpness)
+    name, others = name or "router", others or {}
+    _check(
+        {"probabilities": probabilities, **{f"others[{key!r}]": values for key, values in others.items()}},
+        rewards,
+        {"subsets": subsets, "groups": groups, "answers": answers},
+        alphas,
+        {"repeats": repeats, "calibration_share": calibration_share, "sharpness": sharpness},
+    )
+    if taken := {name, THRESHOLD} & set(others) or {name} & {THRESHOLD}:
+        raise ValueError(f"{taken.pop()!r} is the name of other rows already. Give these scores another name.")
+    known = ~rewards.isnan().all(dim=1)
     kept = torch.where(known)[0]
     rewards = rewards[kept]
     subsets, groups, answers = (
-        [each[row] for row in kept.tolist()] if each else None for each in (subsets, groups, answers)
+        None if each is None else [each[row] for row in kept.tolist()] for each in (subsets, groups, answers)
     )
     good = with_null(good_experts(rewards, margin, correct_above))
     noise = tie_noise([str(row) for row in range(len(kept))], rewards.shape[1], seed)
     by_group = {"": torch.arange(len(kept))} if groups is None else group_by_subset(groups)
     _check_calibration({group: len(rows) for group, rows in by_group.items()}, calibration_share, alphas, delta)
-    scores = {name or "router": probabilities, **(others or {})}
 
     def source(label: str, values: torch.Tensor, conformal: bool = True) -> _Source:
         values = values[kept]
@@ -115,7 +123,7 @@ def evaluate_sets(
         ballots = make_ballots(values, good[:, :-1], answers, sharpness)
         return _Source(label, conformal, distances, first_good(distances, good), ballots)
 
-    sources = [source(label, values) for label, values in scores.items()]
+    sources = [source(label, values) for label, values in {name: probabilities, **others}.items()]
     sources.append(source(THRESHOLD, probabilities, conformal=False))
     by_subset = group_by_subset(subsets) if subsets else {}
     measured: dict[tuple[str, float, bool], list[dict[str, float]]] = {}
@@ -126,7 +134,7 @@ def evaluate_sets(
         test[torch.cat(calibration)] = False
         for each in sources:
             for alpha in alphas:
-                for grouped in (False, True) if groups else (False,):
+                for grouped in (False,) if groups is None else (False, True):
                     thresholds = torch.full((len(kept),), torch.nan, dtype=torch.float64)
                     if grouped:
                         for rows, drawn in zip(by_group.values(), calibration, strict=True):
@@ -138,7 +146,7 @@ def evaluate_sets(
                     figures |= _measure_subsets(sets, good, test, by_subset)
                     measured.setdefault((each.name, alpha, grouped), []).append(figures)
     return SetReport(
-        router=name or "router",
+        router=name,
         dataset=dataset or "reward table",
         queries=len(kept),
         experts=rewards.shape[1],
@@ -233,30 +241,33 @@ def _mean(values: torch.Tensor) -> float:
     return values.double().mean().item() if len(values) else math.nan
 
 
-def _check(probabilities, rewards, alphas, subsets, groups, others, answers, repeats, calibration_share, sharpness):
-    for label, scores in (
-        ("probabilities", probabilities),
-        *((f"others[{key!r}]", value) for key, value in (others or {}).items()),
-    ):
-        if scores.shape != rewards.shape:
+def _check(
+    scores: Mapping[str, torch.Tensor],
+    rewards: torch.Tensor,
+    of_queries: Mapping[str, Sequence | None],
+    alphas: Sequence[float],
+    settings: Mapping[str, float],
+):
+    if rewards.ndim != 2:
+        raise ValueError(f"`rewards` must have the shape (queries, experts), got {tuple(rewards.shape)}.")
+    for label, values in scores.items():
+        if values.shape != rewards.shape:
             raise ValueError(
-                f"`{label}` must have the shape of the rewards, {tuple(rewards.shape)}, got {tuple(scores.shape)}."
+                f"`{label}` must have the shape of the rewards, {tuple(rewards.shape)}, got {tuple(values.shape)}."
             )
-    for label, values in (("subsets", subsets), ("groups", groups), ("answers", answers)):
+    for label, values in of_queries.items():
         if values is not None and len(values) != len(rewards):
             raise ValueError(f"`{label}` must be as many as the {len(rewards)} queries, got {len(values)}.")
-        if values is not None and label != "answers" and None in values:
+        if values is not None and None in values:
             raise ValueError(f"`{label}` must name one for every query; {list(values).count(None)} have none.")
-    if THRESHOLD in (others or {}):
-        raise ValueError(f"{THRESHOLD!r} is the name of a row already. Give the other scores another name.")
     if not alphas:
         raise ValueError("`alphas` must name at least one level.")
-    if repeats < 1:
-        raise ValueError(f"`repeats` must be positive, got {repeats}.")
-    if not 0 < calibration_share < 1:
-        raise ValueError(f"`calibration_share` must lie between 0 and 1, got {calibration_share}.")
-    if not sharpness >= 0:
-        raise ValueError(f"`sharpness` must be 0 or more, got {sharpness}.")
+    if settings["repeats"] < 1:
+        raise ValueError(f"`repeats` must be positive, got {settings['repeats']}.")
+    if not 0 < settings["calibration_share"] < 1:
+        raise ValueError(f"`calibration_share` must lie between 0 and 1, got {settings['calibration_share']}.")
+    if not settings["sharpness"] >= 0:
+        raise ValueError(f"`sharpness` must be 0 or more, got {settings['sharpness']}.")
 
 
 def _check_calibration(sizes: Mapping[str, int], share: float, alphas: Sequence[float], delta: float | None):
