@@ -42,7 +42,7 @@ def plot_sets(report: "SetReport") -> "Figure":
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(10, 4.8), layout="constrained")
+    figure = Figure(figsize=(11.5, 4.6), layout="constrained")
     FigureCanvasAgg(figure)
     risk, calls = figure.subplots(1, 2)
     top = 1.15 * max(report.alphas)
@@ -65,9 +65,11 @@ def plot_sets(report: "SetReport") -> "Figure":
             linestyle = "-" if grouped or not report.has_groups else ":"
             _line(calls, rows, sizes, label, marker="o", color=colour, linestyle=linestyle)
     risk.set(xlim=(0, top), ylim=(0, None), xlabel="alpha", ylabel="share of the sets without a good expert")
-    calls.set(xlim=(0, top), ylim=(0, None), xlabel="alpha", ylabel="experts in a set")
+    highest = max((row.size.mean for row in report.rows), default=1.0)
+    calls.set(xlim=(0, top), ylim=(0, 1.1 * highest), xlabel="alpha", ylabel="experts in a set")
     risk.legend(loc="upper left", frameon=False, fontsize=8)
-    calls.legend(loc="upper right", frameon=False, fontsize=8)
+    # Lines fall to the right, and more of them than the legend leaves room for.
+    calls.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=8)
     risk.set_title(f"risk of {plain(report.router)}'s sets", fontsize=10)
     calls.set_title("calls", fontsize=10)
     return figure
