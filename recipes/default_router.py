@@ -27,8 +27,9 @@ from zooter_hf import (
     ZooterForRouting,
     ZooterTrainer,
 )
+from zooter_hf.calibration import store_centroids
 from zooter_hf.conversion.reward_tables import load
-from zooter_hf.distillation import cross_validate
+from zooter_hf.distillation import cross_validate, fit_rewards
 from zooter_hf.distillation.describe import describe_training
 from zooter_hf.evaluation import evaluate_probabilities
 from zooter_hf.hub.card import model_card
@@ -128,8 +129,15 @@ def train(recipe: Recipe, data_folder: str, encoder_folder: str) -> tuple[Zooter
     trainer = ZooterTrainer(router, args, table, embeddings=embeddings)
     trainer.train()
     router = trainer.finish()
+    complete(router, table, embeddings, recipe)
     router.config.training = describe(recipe, table, trainer, report)
     return router, report
+
+
+def complete(router: ZooterForRouting, table: RewardTable, embeddings: torch.Tensor, recipe: Recipe):
+    """Adds what policies need besides the distribution: predicted rewards, and what the training was like."""
+    fit_rewards(router, table, embeddings=embeddings, seed=recipe.seed, disable_tqdm=True)
+    store_centroids(router, table, embeddings=embeddings, seed=recipe.seed)
 
 
 def describe(recipe: Recipe, table: RewardTable, trainer: ZooterTrainer, report: EvaluationReport) -> dict:

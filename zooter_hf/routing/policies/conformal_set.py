@@ -27,7 +27,7 @@ class SetPolicy(RoutingPolicy):
     threshold. The promise is about all experts of the router: excluding some breaks it.
 
     Args:
-        threshold: The largest nonconformity of an expert in a set; see [`~zooter_hf.routing.nonconformity.nonconformity`].
+        threshold: The largest nonconformity of an expert in a set; see [`~zooter_hf.routing.nonconformity`].
         alpha: How often a set may hold no good expert, as it was calibrated.
         delta: How often the calibration may fail; `None` for a promise on average.
         kind: How nonconformity is measured: `"gap"`, `"complement"` or `"gain"`.
