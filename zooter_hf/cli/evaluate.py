@@ -57,7 +57,7 @@ def evaluate(
     from transformers.utils import logging
 
     from zooter_hf.distillation import soft_targets
-    from zooter_hf.evaluation import check_folder
+    from zooter_hf.evaluation import EvaluationReport
     from zooter_hf.evaluation import evaluate as run
     from zooter_hf.routing import predict
 
@@ -68,7 +68,7 @@ def evaluate(
     if costs and train is None:
         raise ValueError("--costs needs --train: what an answer will cost is known from the costs of the training.")
     if output is not None:
-        check_folder(output, overwrite=overwrite, plots=not no_plots)
+        EvaluationReport.check_folder(output, overwrite=overwrite, plots=not no_plots)
     quiet_loading()
     folder = resolve_router(router)
     experts = load_config(folder, revision).expert_names

@@ -7,7 +7,7 @@ from zooter_hf.evaluation.cost_report import CostQualityReport
 from zooter_hf.evaluation.evaluator import evaluate, evaluate_probabilities
 from zooter_hf.evaluation.metrics import ReliabilityBin
 from zooter_hf.evaluation.plots import save_plots
-from zooter_hf.evaluation.report import EvaluationReport, Row, check_folder
+from zooter_hf.evaluation.report import EvaluationReport, Row
 from zooter_hf.evaluation.set_report import SetReport
 from zooter_hf.evaluation.sets import evaluate_sets
 from zooter_hf.evaluation.strong_weak import strong_weak_curve
@@ -22,7 +22,6 @@ __all__ = [
     "Row",
     "SetReport",
     "aiq",
-    "check_folder",
     "compare",
     "convex_hull",
     "cost_quality_curve",

@@ -1,19 +1,16 @@
 """Plots of costs and quality."""
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Optional
 
 import numpy as np
 
 from zooter_hf.evaluation.plots import (
-    DOTS_PER_INCH,
     ORACLE_COLOUR,
     ROUTER_COLOUR,
     SINGLE_COLOUR,
     new_figure,
     plain,
-    require_matplotlib,
 )
 
 
@@ -29,30 +26,6 @@ MIXTURE_STYLE = {"color": MIXTURE_COLOUR, "linestyle": (0, (4, 2))}
 # The first method is the router's; the others are told apart from it, from the oracle and from each other.
 METHOD_COLOURS = (ROUTER_COLOUR, "#c0392b", "#3c9d5d", "#8e5ea2", "#17a2b8", "#d6558b", "#7f6a3f")
 METHOD_LINES = ("-", "--", "-.", ":")
-
-
-def save_cost_plots(report: "CostQualityReport", folder: "str | Path") -> list[Path]:
-    """Draws the plots that a report has the figures for, as PNG files.
-
-    Args:
-        report: The report.
-        folder: Where to; it must be there. Plots that are there are replaced.
-
-    Returns:
-        The files.
-
-    Raises:
-        ImportError: If matplotlib is not installed.
-    """
-    require_matplotlib()
-    files = []
-    for name, plot in COST_PLOTS.items():
-        figure = plot(report)
-        if figure is not None:
-            path = Path(folder, name)
-            figure.savefig(path, dpi=DOTS_PER_INCH)
-            files.append(path)
-    return files
 
 
 def plot_cost_quality(report: "CostQualityReport") -> "Figure":

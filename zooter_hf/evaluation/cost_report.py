@@ -2,17 +2,12 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 from zooter_hf.evaluation.cost_markdown import render
-from zooter_hf.evaluation.cost_plots import COST_PLOTS, save_cost_plots
-from zooter_hf.evaluation.plots import require_matplotlib
-
-
-JSON_NAME = "cost_quality.json"
-MARKDOWN_NAME = "cost_quality.md"
+from zooter_hf.evaluation.cost_plots import COST_PLOTS
+from zooter_hf.evaluation.saved import SavedReport
 
 
 @dataclass(frozen=True)
@@ -133,7 +128,7 @@ class MethodCosts:
 
 
 @dataclass(frozen=True)
-class CostQualityReport:
+class CostQualityReport(SavedReport):
     """Methods of routing compared by what they give for their cost. Make one with [`evaluate_costs`].
 
     Args:
@@ -152,6 +147,9 @@ class CostQualityReport:
         samples: How many resamples there were.
         seed: Which ones.
     """
+
+    stem = "cost_quality"
+    plots = COST_PLOTS
 
     dataset: str
     queries: int
@@ -181,10 +179,6 @@ class CostQualityReport:
         """The experts that are corners of the hull, the cheapest first."""
         return sorted((expert for expert in self.experts if expert.on_hull), key=lambda expert: expert.cost)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the report as JSON values; what is not known is `None`."""
-        return json.loads(json.dumps(asdict(self), allow_nan=False))
-
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "CostQualityReport":
         """Makes a report of what [`~CostQualityReport.to_dict`] returned.
@@ -213,49 +207,6 @@ class CostQualityReport:
     def to_markdown(self) -> str:
         """Returns the report as Markdown."""
         return render(self)
-
-    def save(self, folder: "str | Path", overwrite: bool = False, plots: bool = True) -> list[Path]:
-        """Writes `cost_quality.json`, `cost_quality.md` and plots.
-
-        Args:
-            folder: Where to; made if it is not there.
-            overwrite: Whether the files of an earlier report are replaced.
-            plots: Whether to draw plots; needs matplotlib.
-
-        Returns:
-            The files.
-
-        Raises:
-            FileExistsError: If a file is there already.
-            ImportError: If plots are asked for and matplotlib is not installed.
-        """
-        folder = Path(folder).expanduser()
-        own = [folder / name for name in (JSON_NAME, MARKDOWN_NAME, *COST_PLOTS)]
-        for path in own:
-            if path.exists() and not overwrite:
-                raise FileExistsError(
-                    f"{path} is there already. Give another folder, or `overwrite=True` to replace it."
-                )
-        if plots:
-            require_matplotlib()
-        folder.mkdir(parents=True, exist_ok=True)
-        for path in own:
-            path.unlink(missing_ok=True)  # a plot of the earlier report that this one has not
-        own[0].write_text(self.to_json(), encoding="utf-8")
-        own[1].write_text(self.to_markdown(), encoding="utf-8")
-        return own[:2] + (save_cost_plots(self, folder) if plots else [])
-
-    @classmethod
-    def load(cls, path: "str | Path") -> "CostQualityReport":
-        """Loads a report from `cost_quality.json` or the folder it is in.
-
-        Raises:
-            OSError: If there is no such file.
-            ValueError: If it is no report.
-        """
-        path = Path(path).expanduser()
-        path = path / JSON_NAME if path.is_dir() else path
-        return cls.from_dict(json.loads(path.read_text(encoding="utf-8")))
 
     def format(self, value: float | None, signed: bool = False) -> str:
         """Writes a reward for people: in percent where rewards lie between 0 and 1, `-` for `None`."""

@@ -1,8 +1,8 @@
 """Plots of an evaluation. Figures are made without pyplot, so that nothing global changes."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
 from zooter_hf.evaluation.metrics import ReliabilityBin, expected_calibration_error
 
@@ -28,12 +28,13 @@ def require_matplotlib():
         ) from error
 
 
-def save_plots(report: "EvaluationReport", folder: "str | Path") -> list[Path]:
+def save_plots(report: Any, folder: "str | Path", plots: "Mapping[str, Callable] | None" = None) -> list[Path]:
     """Draws the plots that a report has the figures for, as PNG files.
 
     Args:
         report: The report.
         folder: Where to; it must be there. Plots that are there are replaced.
+        plots: How to draw each, by the names of the files; those of an [`EvaluationReport`] by default.
 
     Returns:
         The files.
@@ -43,7 +44,7 @@ def save_plots(report: "EvaluationReport", folder: "str | Path") -> list[Path]:
     """
     require_matplotlib()
     files = []
-    for name, plot in PLOTS.items():
+    for name, plot in (PLOTS if plots is None else plots).items():
         figure = plot(report)
         if figure is not None:
             path = Path(folder, name)

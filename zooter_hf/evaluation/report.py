@@ -1,19 +1,16 @@
 """What an evaluation found, and how it is kept and shown."""
 
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from zooter_hf.evaluation.bootstrap import Comparison
 from zooter_hf.evaluation.markdown import render
 from zooter_hf.evaluation.metrics import ReliabilityBin
-from zooter_hf.evaluation.plots import PLOTS, require_matplotlib, save_plots
+from zooter_hf.evaluation.plots import PLOTS
+from zooter_hf.evaluation.saved import SavedReport
 
 
-JSON_NAME = "evaluation.json"
-MARKDOWN_NAME = "evaluation.md"
 CARD_CONFIDENCE = 0.95  # what the card's text says
 
 
@@ -50,7 +47,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class EvaluationReport:
+class EvaluationReport(SavedReport):
     """What an evaluation found. Make one with [`evaluate`] or [`evaluate_probabilities`].
 
     Args:
@@ -76,6 +73,9 @@ class EvaluationReport:
         samples: How many resamples there were.
         seed: Which ones.
     """
+
+    stem = "evaluation"
+    plots = PLOTS
 
     router: str
     dataset: str
@@ -142,10 +142,6 @@ class EvaluationReport:
         """Returns the comparison with the row of a kind, `None` if there is none."""
         return next((comparison for comparison in self.comparisons if comparison.baseline == baseline), None)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the report as JSON values; what is not known is `None`."""
-        return json.loads(json.dumps(asdict(self), allow_nan=False))
-
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "EvaluationReport":
         """Makes a report of what [`~EvaluationReport.to_dict`] returned.
@@ -165,10 +161,6 @@ class EvaluationReport:
             )
         except (TypeError, KeyError) as error:
             raise ValueError(f"This is no evaluation report: {error}.") from error
-
-    def to_json(self) -> str:
-        """Returns the report as JSON text."""
-        return json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n"
 
     def to_markdown(self) -> str:
         """Returns the report as Markdown, ready for a model card."""
@@ -216,44 +208,6 @@ class EvaluationReport:
             evaluation["script"] = script
         return evaluation
 
-    def save(self, folder: "str | Path", overwrite: bool = False, plots: bool = True) -> list[Path]:
-        """Writes `evaluation.json`, `evaluation.md` and plots.
-
-        Args:
-            folder: Where to; made if it is not there.
-            overwrite: Whether the files of an earlier report are replaced.
-            plots: Whether to draw plots; needs matplotlib.
-
-        Returns:
-            The files.
-
-        Raises:
-            FileExistsError: If a file is there already.
-            ImportError: If plots are asked for and matplotlib is not installed.
-        """
-        folder = check_folder(folder, overwrite=overwrite, plots=plots)
-        folder.mkdir(parents=True, exist_ok=True)
-        for path in _own_files(folder):
-            path.unlink(missing_ok=True)  # a plot of the earlier report that this one has not
-        files = [folder / JSON_NAME, folder / MARKDOWN_NAME]
-        files[0].write_text(self.to_json(), encoding="utf-8")
-        files[1].write_text(self.to_markdown(), encoding="utf-8")
-        if plots:
-            files += save_plots(self, folder)
-        return files
-
-    @classmethod
-    def load(cls, path: "str | Path") -> "EvaluationReport":
-        """Loads a report from `evaluation.json` or the folder it is in.
-
-        Raises:
-            OSError: If there is no such file.
-            ValueError: If it is no report.
-        """
-        path = Path(path).expanduser()
-        path = path / JSON_NAME if path.is_dir() else path
-        return cls.from_dict(json.loads(path.read_text(encoding="utf-8")))
-
     def renamed(self, router: str) -> "EvaluationReport":
         """Returns the report under another name of the router."""
         return replace(self, router=router, rows=(replace(self.router_row, name=router), *self.rows[1:]))
@@ -273,35 +227,6 @@ class EvaluationReport:
             f"{self.router} on {self.dataset} ({self.queries:,} queries{unit}): {self.format(self.score)} "
             f"({interval}), {single.name} {self.format(single.score)}, oracle {self.format(oracle.score)}"
         )
-
-
-def check_folder(folder: "str | Path", overwrite: bool = False, plots: bool = True) -> Path:
-    """Checks that a report can be saved, before the long work of making one.
-
-    Returns:
-        The folder's path; nothing is made yet.
-
-    Raises:
-        FileExistsError: If a file of a report is there already and may not be replaced.
-        NotADirectoryError: If `folder` is a file.
-        ImportError: If plots are asked for and matplotlib is not installed.
-    """
-    folder = Path(folder).expanduser()
-    if folder.exists() and not folder.is_dir():
-        raise NotADirectoryError(f"{folder} is a file. Give a folder for the report.")
-    if not overwrite:
-        for path in _own_files(folder):
-            if path.exists():
-                raise FileExistsError(
-                    f"{path} is there already. Give another folder, or `overwrite=True` (--overwrite) to replace it."
-                )
-    if plots:
-        require_matplotlib()
-    return folder
-
-
-def _own_files(folder: Path) -> list[Path]:
-    return [folder / name for name in (JSON_NAME, MARKDOWN_NAME, *PLOTS)]
 
 
 def _rounded(**values: float | None) -> dict[str, float]:

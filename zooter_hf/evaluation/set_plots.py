@@ -1,16 +1,13 @@
 """A plot of sets of experts: whether their promise is kept, and how many calls that takes."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zooter_hf.evaluation.plots import (
-    DOTS_PER_INCH,
     ORACLE_COLOUR,
     ROUTER_COLOUR,
     SINGLE_COLOUR,
     plain,
-    require_matplotlib,
 )
 
 
@@ -21,20 +18,7 @@ if TYPE_CHECKING:
     from zooter_hf.evaluation.set_report import SetReport, SetRow
 
 
-SETS_PLOT = "sets.png"
 OTHER_COLOURS = (ORACLE_COLOUR, "#6a9a5b", "#a05a8c", "#7a7a7a")
-
-
-def save_sets_plot(report: "SetReport", folder: "str | Path") -> Path:
-    """Draws the plot of a report as a PNG file in a folder.
-
-    Raises:
-        ImportError: If matplotlib is not installed.
-    """
-    require_matplotlib()
-    path = Path(folder, SETS_PLOT)
-    plot_sets(report).savefig(path, dpi=DOTS_PER_INCH)
-    return path
 
 
 def plot_sets(report: "SetReport") -> "Figure":
@@ -73,6 +57,9 @@ def plot_sets(report: "SetReport") -> "Figure":
     risk.set_title(f"risk of {plain(report.router)}'s sets", fontsize=10)
     calls.set_title("calls", fontsize=10)
     return figure
+
+
+SET_PLOTS = {"sets.png": plot_sets}
 
 
 def _rows(report: "SetReport", source: str, grouped: bool) -> "list[SetRow]":

@@ -1,18 +1,12 @@
 """What an evaluation of sets of experts found, and how it is kept and shown."""
 
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from zooter_hf.evaluation.plots import require_matplotlib
+from zooter_hf.evaluation.saved import SavedReport
 from zooter_hf.evaluation.set_markdown import render
-from zooter_hf.evaluation.set_plots import SETS_PLOT, save_sets_plot
-
-
-JSON_NAME = "sets.json"
-MARKDOWN_NAME = "sets.md"
+from zooter_hf.evaluation.set_plots import SET_PLOTS
 
 
 @dataclass(frozen=True)
@@ -95,7 +89,7 @@ class SetRow:
 
 
 @dataclass(frozen=True)
-class SetReport:
+class SetReport(SavedReport):
     """What sets of experts are worth. Make one with [`evaluate_sets`].
 
     Args:
@@ -117,6 +111,9 @@ class SetReport:
         subsets: The number of queries of every subset.
         rows: The router first, then other scores and the score threshold, each with every alpha.
     """
+
+    stem = "sets"
+    plots = SET_PLOTS
 
     router: str
     dataset: str
@@ -152,10 +149,6 @@ class SetReport:
         """Whether groups were calibrated by themselves too."""
         return any(row.grouped for row in self.rows)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the report as JSON values; what is not known is `None`."""
-        return json.loads(json.dumps(asdict(self), allow_nan=False))
-
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "SetReport":
         """Makes a report of what [`~SetReport.to_dict`] returned.
@@ -169,56 +162,9 @@ class SetReport:
         except (TypeError, KeyError, AttributeError) as error:
             raise ValueError(f"This is no report of sets: {error}.") from error
 
-    def to_json(self) -> str:
-        """Returns the report as JSON text."""
-        return json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n"
-
     def to_markdown(self) -> str:
         """Returns the report as Markdown."""
         return render(self)
-
-    def save(self, folder: "str | Path", overwrite: bool = False, plots: bool = True) -> list[Path]:
-        """Writes `sets.json`, `sets.md` and `sets.png`.
-
-        Args:
-            folder: Where to; made if it is not there.
-            overwrite: Whether the files of an earlier report are replaced.
-            plots: Whether to draw the plot; needs matplotlib.
-
-        Returns:
-            The files.
-
-        Raises:
-            FileExistsError: If a file is there already.
-            ImportError: If a plot is asked for and matplotlib is not installed.
-        """
-        folder = Path(folder).expanduser()
-        own = [folder / name for name in (JSON_NAME, MARKDOWN_NAME, SETS_PLOT)]
-        for path in own:
-            if path.exists() and not overwrite:
-                raise FileExistsError(
-                    f"{path} is there already. Give another folder, or `overwrite=True` to replace it."
-                )
-        if plots:
-            require_matplotlib()
-        folder.mkdir(parents=True, exist_ok=True)
-        for path in own:
-            path.unlink(missing_ok=True)  # a plot of the earlier report that this one has not
-        own[0].write_text(self.to_json(), encoding="utf-8")
-        own[1].write_text(self.to_markdown(), encoding="utf-8")
-        return own[:2] + ([save_sets_plot(self, folder)] if plots else [])
-
-    @classmethod
-    def load(cls, path: "str | Path") -> "SetReport":
-        """Loads a report from `sets.json` or the folder it is in.
-
-        Raises:
-            OSError: If there is no such file.
-            ValueError: If it is no report.
-        """
-        path = Path(path).expanduser()
-        path = path / JSON_NAME if path.is_dir() else path
-        return cls.from_dict(json.loads(path.read_text(encoding="utf-8")))
 
     def __str__(self):
         rows = [row for row in self.rows if row.source == self.router and not row.grouped]
