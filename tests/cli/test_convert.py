@@ -166,3 +166,27 @@ def test_mistakes(zooter, scores, classifier, tmp_path):
         in zooter(*command, "--experts", "experts.yaml", "--option", "pool=cls", check=False).stderr
     )
     assert not (tmp_path / "x").exists()
+
+
+def test_exports(zooter, saved_router, tmp_path):
+    out = zooter("convert", saved_router, tmp_path / "own", "--to", "torch-export").stdout
+    assert "the same expert for 100.00%" in out
+    assert (tmp_path / "own" / "config.json").exists(), "the router is there as well"
+    again = zooter("convert", saved_router, tmp_path / "own", "--to", "torch-export", check=False)
+    assert "is there already" in again.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "--from"),
+        (["--from", "llmrouter", "--to", "onnx"], "--to"),
+        (["--to", "stone"], "no export 'stone'"),
+        (["--to", "sequence-classification"], "mean"),
+        (["--to", "onnx-int8"], "at least 64"),
+        (["--from", "llmrouter", "--queries", "q.txt"], "--queries is for --to"),
+    ],
+)
+def test_mistakes_with_exports(zooter, saved_router, tmp_path, options, message):
+    assert message in zooter("convert", saved_router, "new", *options, check=False).stderr
+    assert not (tmp_path / "new").exists()

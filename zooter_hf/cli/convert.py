@@ -1,4 +1,4 @@
-"""`zooter convert`: other formats to ours."""
+"""`zooter convert`: other formats to ours, and ours to others."""
 
 import json
 from pathlib import Path
@@ -19,18 +19,30 @@ def convert(
         str,
         typer.Argument(
             help="Tables: a reward table to write, a .jsonl or .parquet file, or a folder as on the Hub. Checkpoints: "
-            "the folder of a router."
+            "the folder of a router. With --to onnx, onnx-int8 and torch-export the router's own folder."
         ),
     ],
     source_format: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--from",
             help="What SOURCE is. Tables of scores: alpacaeval, arena, llmrouter, llmrouterbench, mixinstruct, "
             "routerbench, routerdc. Checkpoints: routellm, routerdc (if SOURCE is a .pth file), "
             "sentence_transformers, sequence_classification.",
         ),
-    ],
+    ] = None,
+    target_format: Annotated[
+        str | None,
+        typer.Option(
+            "--to",
+            help="SOURCE is a router, and TARGET becomes: onnx or onnx-int8 (which pipelines run with runtime=...), "
+            "torch-export, sequence-classification (which needs no code of ours), merged (adapters merged).",
+        ),
+    ] = None,
+    queries: Annotated[
+        str | None,
+        typer.Option(help="With --to: queries to compare on, one a line; onnx-int8 is calibrated on them."),
+    ] = None,
     experts: Annotated[
         str | None,
         typer.Option(
@@ -50,12 +62,19 @@ def convert(
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace TARGET if it is there.")] = False,
 ):
-    """Convert a table of scores into a reward table, or a checkpoint into a router.
+    """Convert a table of scores into a reward table, a checkpoint into a router, or a router into other formats.
 
-    Rows of tables that cannot be read are counted and named. Routers are compared with the checkpoint that they are
-    made of, and not written if they compute something else.
+    Rows of tables that cannot be read are counted and named. Routers are compared with what they are made of, exports
+    with the router, and nothing is written that computes something else.
     """
     path = Path(target).expanduser()
+    if (source_format is None) == (target_format is None):
+        raise ValueError("Say either what SOURCE is, with --from, or what TARGET is to be, with --to.")
+    if target_format is not None:
+        _export(source, path, target_format, queries, dict(map(_parse_option, options or [])), overwrite)
+        return
+    if queries is not None:
+        raise ValueError("--queries is for --to: exports are compared with the router on them.")
     if path.exists() and not overwrite:
         raise FileExistsError(f"{target} is there already. Give another path, or --overwrite to replace it.")
     parsed = dict(map(_parse_option, options or []))
@@ -65,6 +84,31 @@ def convert(
         if experts is not None:
             raise ValueError(f"--experts is for checkpoints; tables name their experts, and {source_format} is one.")
         _convert_table(source, path, source_format, parsed, overwrite)
+
+
+def _export(
+    source: str, path: Path, target_format: str, queries: str | None, options: dict[str, Any], overwrite: bool
+):
+    from transformers import AutoModel
+
+    from zooter_hf.cli.loading import load_config, quiet_loading, resolve_router
+    from zooter_hf.cli.queries import read_queries
+    from zooter_hf.conversion.exports import FORMATS, export
+
+    if target_format not in FORMATS:
+        raise ValueError(f"There is no export {target_format!r}. There are {', '.join(FORMATS)}.")
+    router = resolve_router(source)
+    load_config(router)  # for its clear error
+    quiet_loading()
+    check = export(
+        AutoModel.from_pretrained(router),
+        path,
+        target_format,
+        queries=None if queries is None else list(read_queries(queries)),
+        overwrite=overwrite,
+        **options,
+    )
+    print(f"{path}: {check}.")
 
 
 def _is_checkpoint(source_format: str, source: str) -> bool:
