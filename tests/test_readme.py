@@ -24,6 +24,7 @@ from zooter_hf.experts import load_experts
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+COMMANDS = "route|generate|label|convert|distill|calibrate|evaluate|info|push"
 RUNNABLE = ("python", "bash")
 
 
@@ -99,11 +100,7 @@ def test_python_and_command_line_blocks_run_in_order(world):
     commands = [line for line in lines if "zooter " in line]
     assert len(commands) >= 5
     for line in commands:
-        assert run(
-            re.sub(r"\bzooter(?= (route|generate|label|convert|distill|calibrate|evaluate|info|push))", lambda _: zooter, line),
-            world,
-            shell=True,
-        ).stdout
+        assert run(re.sub(rf"\bzooter(?= ({COMMANDS}))", lambda _: zooter, line), world, shell=True).stdout
 
 
 def test_other_commands_are_ones_that_exist():

@@ -11,7 +11,9 @@ from zooter_hf.rewards.teachers import CallableTeacher
 from zooter_hf.routing import SetPolicy
 
 
-BOTH = SetPolicy(threshold=0.75, aggregation="weighted", compare="exact")  # alpha 0.5 and beta 0.3, not gamma 0.2
+BOTH = SetPolicy(
+    threshold=0.75, kind="complement", aggregation="weighted", compare="exact"
+)  # alpha 0.5 and beta 0.3, not gamma 0.2
 ALL = BOTH.changed({"threshold": 0.9})
 WORDS = {"alpha": {"Who?": "Ann"}, "beta": {"Who?": "bob."}, "gamma": {"Who?": "Bob"}}
 

@@ -161,21 +161,29 @@ class TestSets:
         [(0.05, ()), (0.11, ("large",)), (0.41, ("large", "medium")), (0.96, ("large", "medium", "small"))],
     )
     def test_members_are_those_within_the_threshold(self, threshold, members):
-        decision = decide(SetPolicy(threshold=threshold), rewards=self.REWARDS)
+        decision = decide(SetPolicy(threshold=threshold, kind="complement"), rewards=self.REWARDS)
         assert decision.members == members
         assert decision.expert == "large"
         assert decision.abstained == (not members) and not decision.refused
         assert decision.asks_several == (len(members) > 1)
 
+    def test_a_threshold_for_queries_of_a_kind(self):
+        policy = SetPolicy(threshold=0.41, kind="complement", group_thresholds={"math": 0.11, "code": 0.96})
+        sizes = {
+            near: len(decide(policy, rewards=self.REWARDS, near=near).members)
+            for near in (("math",), ("code",), ("prose", "math"), ("prose",), ())
+        }
+        assert sizes == {("math",): 1, ("code",): 3, ("prose", "math"): 1, ("prose",): 2, (): 2}
+
     def test_what_becomes_of_an_abstention(self):
-        policy = SetPolicy(threshold=0.05)
+        policy = SetPolicy(threshold=0.05, kind="complement")
         assert decide(policy.changed({"abstain": "all"}), rewards=self.REWARDS).members == ("large", "medium", "small")
         assert decide(policy.changed({"abstain": "refuse"}), rewards=self.REWARDS).refused
         assert decide(policy.changed({"default": "small"}), rewards=self.REWARDS).expert == "small"
 
     def test_ties_fall_the_same_way_every_time(self):
         level = dict.fromkeys(SHARES, 0.5)
-        policy = SetPolicy(threshold=0.5 - 5e-7, seed=3)
+        policy = SetPolicy(threshold=0.5 - 5e-7, seed=3, kind="complement")
         first = {key: decide(policy, rewards=level, key=key).members for key in "abcdefghijklmnop"}
         assert {key: decide(policy, rewards=level, key=key).members for key in first} == first
         assert len(set(first.values())) > 3, "chance decides, by the query"
@@ -223,6 +231,7 @@ class TestNaming:
             ({"name": "threshold", "strong": "a", "weak": "b", "threshold": 2}, ValueError, "between 0 and 1"),
             ({"name": "set", "alpha": 0}, ValueError, "alpha"),
             ({"name": "set", "delta": 1.0}, ValueError, "delta"),
+            ({"name": "set", "group_thresholds": {"math": "low"}}, ValueError, "group_thresholds"),
             ({"name": "set", "abstain": "sing"}, ValueError, "sing"),
             ({"name": "set", "aggregation": "sing"}, ValueError, "sing"),
         ],

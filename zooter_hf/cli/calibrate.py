@@ -51,6 +51,9 @@ def calibrate(
     sets: Annotated[
         float | None, typer.Option(metavar="ALPHA", help="Policy: sets that hold a good expert of all but this share.")
     ] = None,
+    by_tag: Annotated[
+        bool, typer.Option("--by-tag", help="With --sets: keep the promise for every kind of query; needs centroids.")
+    ] = False,
     delta: Annotated[
         float | None, typer.Option(help="With --sets: in all but this share of calibrations, not on average.")
     ] = None,
@@ -120,7 +123,9 @@ def calibrate(
     shared = {} if training is None else store_familiarity(model, training, familiar, default, seed, batch_size)
     policy: RoutingPolicy | None = None
     if sets is not None:
-        policy = calibration.calibrate_sets(model, rewards, alpha=sets, delta=delta, batch_size=batch_size, **shared)
+        policy = calibration.calibrate_sets(
+            model, rewards, alpha=sets, delta=delta, by_tag=by_tag, batch_size=batch_size, **shared
+        )
     elif mean_price is not None or max_share is not None:
         policy = calibration.fit_cost_weight(
             model, rewards.queries, mean_price=mean_price, max_share=max_share, expensive=expensive

@@ -1,6 +1,6 @@
 """Several experts, one of which is good as often as was promised."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -30,6 +30,8 @@ class SetPolicy(RoutingPolicy):
         threshold: The largest nonconformity of an expert in a set; see [`~zooter_hf.routing.nonconformity`].
         alpha: How often a set may hold no good expert, as it was calibrated.
         delta: How often the calibration may fail; `None` for a promise on average.
+        group_thresholds: Thresholds by tags, for queries whose nearest training queries carry one of them; for all
+            others the `threshold` holds.
         kind: How nonconformity is measured: `"gap"`, `"complement"` or `"gain"`.
         margin: What was good in the calibration: experts within it of the best reward; `None` for the correct ones.
         seed: Of what breaks ties, as in the calibration.
@@ -48,9 +50,10 @@ class SetPolicy(RoutingPolicy):
     name = "set"
 
     threshold: float = 0.0
+    group_thresholds: Mapping[str, float] | None = None
     alpha: float = 0.1
     delta: float | None = None
-    kind: str = "complement"
+    kind: str = "gain"
     margin: float | None = None
     seed: int = 0
     abstain: str = "default"
@@ -59,8 +62,9 @@ class SetPolicy(RoutingPolicy):
 
     def __post_init__(self):
         super().__post_init__()
-        if not is_finite_number(self.threshold):
-            raise ValueError(f"`threshold` must be a number, got {self.threshold!r}.")
+        for threshold in (self.threshold, *(self.group_thresholds or {}).values()):
+            if not is_finite_number(threshold):
+                raise ValueError(f"`threshold` and `group_thresholds` must be numbers, got {threshold!r}.")
         for name in ("alpha", "delta"):
             level = getattr(self, name)
             if level is not None and (not is_finite_number(level) or not 0 < level < 1):
@@ -78,7 +82,10 @@ class SetPolicy(RoutingPolicy):
         """Chooses the experts whose nonconformity is at most the threshold."""
         scores = torch.tensor([[score_of(expert) for expert in candidates]], dtype=torch.float64)
         noise = named_noise([query.key], [expert.name for expert in candidates], self.seed)
-        inside = expert_sets(scores, self.threshold, self.kind, noise)[0].tolist()
+        threshold = next(
+            (self.group_thresholds[tag] for tag in query.near if tag in (self.group_thresholds or {})), self.threshold
+        )
+        inside = expert_sets(scores, threshold, self.kind, noise)[0].tolist()
         by_score = sorted(range(len(candidates)), key=lambda index: -float(scores[0, index]))
         members = tuple(candidates[index].name for index in by_score if inside[index])
         order = (*members, *(candidates[index].name for index in by_score if not inside[index]))
