@@ -17,6 +17,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from benchmarks.routing import HELD_OUT, SPLIT_SEED, Recipe, new_router, parse, quiet, spread, train
@@ -197,21 +198,28 @@ def render(reports: Sequence[CostQualityReport]) -> str:
     for name in (*(method.name for method in first.methods), "oracle"):
         cells = [over_seeds(reports, name, figure) for figure in figures.values()]
         lines.append(f"| {name} | {' | '.join(cells)} |")
-    mixture = first.mixture_aiq
-    hull = [100 * point.reward for point in first.hull], [point.cost for point in first.hull]
     lines += [
-        f"| mixture of experts | {100 * mixture.value:.1f} ({100 * mixture.low:.1f} to {100 * mixture.high:.1f}) | 0 "
-        "| | | | | 50.0 | 50.0 | 80.0 |",
+        f"| mixture of experts | {' | '.join(mixture_figures(first))} |",
         "",
         f"The best single model, {single.name}, has {100 * single.reward:.1f} at {1000 * single.cost:.2f} dollars. On "
         "the hull: "
-        + ", ".join(
-            f"{point.name} ({reward:.1f} at {1000 * cost:.2f})"
-            for point, reward, cost in zip(first.hull, *hull, strict=True)
-        )
+        + ", ".join(f"{point.name} ({100 * point.reward:.1f} at {1000 * point.cost:.2f})" for point in first.hull)
         + ".",
     ]
     return "\n".join(lines)
+
+
+def mixture_figures(report: CostQualityReport) -> list[str]:
+    """Writes the figures of the mixture of experts: it is a line between the corners of their hull."""
+    single, aiq = report.expert(report.best_single), report.mixture_aiq
+    costs, rewards = [point.cost for point in report.hull], [point.reward for point in report.hull]
+    kept = [np.interp(share * single.reward, rewards, costs) / single.cost for share in (1.0, 0.95)]
+    within = [np.interp(share * single.cost, costs, rewards) for share in (1.0, 0.5)]
+    return [
+        f"{100 * aiq.value:.1f} ({100 * aiq.low:.1f} to {100 * aiq.high:.1f})",
+        "0",
+        *(f"{100 * value:.1f}" for value in (*kept, *within, 0.5, 0.5, 0.8)),
+    ]
 
 
 def render_expected(
