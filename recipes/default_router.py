@@ -27,7 +27,7 @@ from zooter_hf import (
     ZooterForRouting,
     ZooterTrainer,
 )
-from zooter_hf.calibration import store_centroids
+from zooter_hf.calibration import fit_calibration, store_centroids
 from zooter_hf.conversion.reward_tables import load
 from zooter_hf.distillation import cross_validate, fit_rewards
 from zooter_hf.distillation.describe import describe_training
@@ -124,12 +124,18 @@ def train(recipe: Recipe, data_folder: str, encoder_folder: str) -> tuple[Zooter
     router = make_router(recipe, encoder_folder, table.experts, table.texts())
     round_to_half(router.encoder)
     embeddings = embed(router, table)
-    report, _ = evaluate(router, table, embeddings, recipe)
+    report, probabilities = evaluate(router, table, embeddings, recipe)
     args = recipe.arguments()
     trainer = ZooterTrainer(router, args, table, embeddings=embeddings)
     trainer.train()
     router = trainer.finish()
     complete(router, table, embeddings, recipe)
+    calibration = fit_calibration(probabilities.log(), table, method="temperature", seed=recipe.seed)
+    logger.warning(
+        f"Temperature {calibration.temperature:.3f}: calibration error {calibration.ece_before:.4f} before, "
+        f"{calibration.ece_after:.4f} after."
+    )
+    router.config.temperature = round(calibration.temperature, 3)
     router.config.training = describe(recipe, table, trainer, report)
     return router, report
 

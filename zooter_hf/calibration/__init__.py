@@ -2,7 +2,7 @@
 
 from zooter_hf.calibration.budget import fit_cost_weight, fit_threshold
 from zooter_hf.calibration.centroids import store_centroids
-from zooter_hf.calibration.probabilities import Calibration, calibrate
+from zooter_hf.calibration.probabilities import Calibration, calibrate, fit_calibration
 from zooter_hf.calibration.sets import calibrate_sets
 
 
@@ -10,6 +10,7 @@ __all__ = [
     "Calibration",
     "calibrate",
     "calibrate_sets",
+    "fit_calibration",
     "fit_cost_weight",
     "fit_threshold",
     "store_centroids",

@@ -1,6 +1,6 @@
 """Makes a router's probabilities say how often it is right."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
@@ -95,7 +95,7 @@ def calibrate(
 
     The probability of an expert is to be the chance that it is the best one, ties shared. Temperature scaling (Guo et
     al., 2017) changes no decision; vector scaling may. `"auto"` takes vectors only if they are better than a
-    temperature on queries held out: by more than one standard error in likelihood, and not worse in reward.
+    temperature on queries held out: by more than two standard errors in likelihood, and not worse in reward.
 
     What was calibrated before is replaced.
 
@@ -111,21 +111,51 @@ def calibrate(
     Raises:
         ValueError: If the table has other experts, fewer queries than folds, or nothing to learn from.
     """
-    if method not in METHODS:
-        raise ValueError(f"`method` must be one of {METHODS}, got {method!r}.")
     check_experts("The router", router.expert_names, "the table", table.expert_names, REMEDY)
-    fold_of = table.folds(folds, seed)
-    rewards = table.rewards
-    targets = _targets(rewards)
-    if bool((targets - targets.mean(dim=0)).abs().max() == 0):
-        raise ValueError("The same experts are best on all queries: there is nothing to calibrate on.")
+    _check(table, method, folds)
     if embeddings is None:
         logits = predict(router, table.queries, batch_size=batch_size, description="Calibrating").logits
     else:
         logits = predict_embedded(router, embeddings).logits
+    found = fit_calibration(logits, table, method=method, folds=folds, seed=seed, experts=router.config.kept_experts)
+    config = router.config
+    config.temperature = found.temperature
+    config.calibration_scale = None if found.scale is None else list(found.scale)
+    config.calibration_bias = None if found.bias is None else list(found.bias)
+    return found
+
+
+def fit_calibration(
+    logits: torch.Tensor,
+    table: RewardTable,
+    *,
+    method: Method = "auto",
+    folds: int = 5,
+    seed: int = 0,
+    experts: Sequence[int] | None = None,
+) -> Calibration:
+    """Finds a calibration of logits, however they were made: those of a cross-validation, for example.
+
+    Args:
+        logits: Shape `(queries, experts)`; logarithms of probabilities will do.
+        table: The rewards.
+        method: See [`calibrate`].
+        folds: The same.
+        seed: The same.
+        experts: Indices of the experts that can be chosen; all by default.
+
+    Raises:
+        ValueError: As [`calibrate`] does.
+    """
+    _check(table, method, folds)
+    fold_of = table.folds(folds, seed)
+    rewards, targets = table.rewards, _targets(table.rewards)
     logits = logits.double()
     known = ~rewards.isnan()
-    known[:, [index for index in range(len(router.expert_names)) if index not in router.config.kept_experts]] = False
+    if experts is not None:
+        gone = torch.ones(known.shape[1], dtype=torch.bool)
+        gone[list(experts)] = False
+        known[:, gone] = False
 
     held_out = {"none": logits}
     for name in ("temperature", "vector"):
@@ -140,15 +170,10 @@ def calibrate(
 
     masked = rewards.masked_fill(~known, torch.nan)
     before, after = (_reliability(held_out[name], masked, known) for name in ("none", chosen))
-    config = router.config
-    temperature = 1.0 if chosen == "vector" else 1 / vectors.scale[0].item()
     scale, bias = (tuple(each.tolist()) if chosen == "vector" else None for each in (vectors.scale, vectors.bias))
-    config.temperature = temperature
-    config.calibration_scale = None if scale is None else list(scale)
-    config.calibration_bias = None if bias is None else list(bias)
     return Calibration(
         method=chosen,
-        temperature=temperature,
+        temperature=1.0 if chosen == "vector" else 1 / vectors.scale[0].item(),
         scale=scale,
         bias=bias,
         queries=len(table),
@@ -162,6 +187,15 @@ def calibrate(
         after=after,
         tried={name: each.mean().item() for name, each in losses.items()},
     )
+
+
+def _check(table: RewardTable, method: str, folds: int):
+    if method not in METHODS:
+        raise ValueError(f"`method` must be one of {METHODS}, got {method!r}.")
+    table.folds(folds)  # for its error
+    targets = _targets(table.rewards)
+    if bool((targets - targets.mean(dim=0)).abs().max() == 0):
+        raise ValueError("The same experts are best on all queries: there is nothing to calibrate on.")
 
 
 def _targets(rewards: torch.Tensor) -> torch.Tensor:
@@ -206,7 +240,7 @@ def _is_better(losses: dict[str, torch.Tensor], earned: dict[str, torch.Tensor])
     gain = losses["temperature"] - losses["vector"]
     lost = (earned["temperature"] - earned["vector"]).nan_to_num()
     size = len(gain) ** 0.5
-    return bool(gain.mean() > gain.std() / size and lost.mean() <= lost.std() / size)
+    return bool(gain.mean() > 2 * gain.std() / size and lost.mean() <= 0)
 
 
 def _reliability(scores: torch.Tensor, rewards: torch.Tensor, known: torch.Tensor) -> tuple[ReliabilityBin, ...]:

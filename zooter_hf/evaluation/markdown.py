@@ -76,17 +76,17 @@ def _overall(report: "EvaluationReport") -> str:
         if report.has_costs:
             cells.append(cost_text(row.cost))
         if row.kind == "router":
-            cells[:2] = (f"**{_escape(cell)}**" for cell in cells[:2])
+            cells[:2] = (f"**{escape(cell)}**" for cell in cells[:2])
         else:
-            cells[0] = _escape(cells[0])
+            cells[0] = escape(cells[0])
         rows.append(cells)
-    return _table(header, rows)
+    return table(header, rows)
 
 
 def _comparisons(report: "EvaluationReport") -> str:
     points = " points" if report.percent else ""
     return "\n".join(
-        f"- Gain over the {_escape(each.name)}: {report.format(each.difference, signed=True)}{points}, "
+        f"- Gain over the {escape(each.name)}: {report.format(each.difference, signed=True)}{points}, "
         f"{report.format(each.low, signed=True)} to {report.format(each.high, signed=True)}, {p_text(each.p_value)} "
         f"(paired bootstrap and sign-flip test, {each.queries:,} queries)."
         for each in report.comparisons
@@ -101,34 +101,35 @@ def _quality(report: "EvaluationReport") -> str:
     ]
     if report.kl is not None:
         rows.append(["KL(target || router), nats".replace("|", "\\|"), f"{report.kl:.4f}"])
-    return _table(["quality", "value"], rows)
+    return table(["quality", "value"], rows)
 
 
 def _subsets(report: "EvaluationReport") -> str:
     if not report.subsets:
         return ""
     columns = [report.router_row, report.row("oracle"), *report.expert_rows]
-    header = ["subset", "queries", *(_escape(row.name) for row in columns)]
+    header = ["subset", "queries", *(escape(row.name) for row in columns)]
     rows = [
-        [_escape(name), f"{queries:,}", *(report.format(row.subsets[name]) for row in columns)]
+        [escape(name), f"{queries:,}", *(report.format(row.subsets[name]) for row in columns)]
         for name, queries in report.subsets.items()
     ]
-    return _table(header, rows)
+    return table(header, rows)
 
 
 def _shares(report: "EvaluationReport") -> str:
     rows = [
-        [_escape(name), f"{100 * report.routed_share[name]:.1f} %", f"{100 * report.best_share[name]:.1f} %"]
+        [escape(name), f"{100 * report.routed_share[name]:.1f} %", f"{100 * report.best_share[name]:.1f} %"]
         for name in report.experts
     ]
-    return _table(["expert", "routed", "best"], rows)
+    return table(["expert", "routed", "best"], rows)
 
 
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Writes a table whose first column is text and whose others are numbers."""
     lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
-def _escape(name: str) -> str:
+def escape(name: str) -> str:
+    """Keeps a name from ending its cell."""
     return name.replace("|", "\\|").replace("\n", " ")

@@ -2,8 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from zooter_hf.evaluation.markdown import _escape as escape
-from zooter_hf.evaluation.markdown import _table as table
+from zooter_hf.evaluation.markdown import escape, table
 
 
 if TYPE_CHECKING:
