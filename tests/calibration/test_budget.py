@@ -2,7 +2,8 @@
 
 import pytest
 
-from zooter_hf import ExpertSpec, ZooterRoutingPipeline, fit_cost_weight, fit_threshold
+from zooter_hf import ExpertSpec, RewardTable, ZooterRoutingPipeline, fit_cost_weight, fit_threshold
+from zooter_hf.calibration import mean_costs
 from zooter_hf.routing import CostAwarePolicy, decide
 
 
@@ -77,6 +78,18 @@ def test_budgets_that_cannot_be(router, budget, message):
 def test_prices_are_needed(make_router):
     with pytest.raises(ValueError, match="prices of all experts"):
         fit_cost_weight(make_router(), QUERIES, mean_price=1.0)
+
+
+def test_costs_of_a_table():
+    rows = [
+        {"query": "Why?", "rewards": {"a": 1, "b": 0}, "costs": {"a": 0.1, "b": None}},
+        {"query": "Who?", "rewards": {"a": 1, "b": 0}, "costs": {"a": 0.3, "b": 0.5}},
+    ]
+    assert mean_costs(RewardTable.from_rows(rows)) == pytest.approx({"a": 0.2, "b": 0.5})
+    with pytest.raises(ValueError, match=r"\['b'\]"):
+        mean_costs(RewardTable.from_rows(rows[:1]))
+    with pytest.raises(ValueError, match="no costs"):
+        mean_costs(RewardTable.from_rows([{"query": "Why?", "rewards": {"a": 1, "b": 0}}]))
 
 
 @pytest.mark.parametrize("share", [0.0, 0.25, 0.5, 1.0])

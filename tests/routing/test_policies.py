@@ -58,6 +58,13 @@ class TestWhoMayAnswer:
             "takes 1000 tokens, 1001 are needed"
         ]
 
+    def test_lengths_of_answers_by_expert(self):
+        decision = decide({"name": "argmax", "answer_tokens": {"small": 9, "large": 1256}})
+        prices = {each.name: each.price for each in decision.ranking}
+        assert prices == pytest.approx({"small": 753e-6, "medium": 4 * 1000e-6, "large": 16 * 2000e-6})
+        with pytest.raises(ValueError, match="answer_tokens"):
+            make_policy({"answer_tokens": {"small": -1}})
+
     def test_nobody_is_left(self):
         with pytest.raises(ValueError, match="no expert qualifies.*large: lacks sound"):
             decide({"require": ["sound"]})

@@ -1,6 +1,6 @@
 """What is fitted after training, on queries that the router was not trained on."""
 
-from zooter_hf.calibration.budget import fit_cost_weight, fit_threshold
+from zooter_hf.calibration.budget import fit_cost_weight, fit_threshold, mean_costs
 from zooter_hf.calibration.centroids import store_centroids
 from zooter_hf.calibration.probabilities import Calibration, calibrate, fit_calibration
 from zooter_hf.calibration.sets import calibrate_sets
@@ -13,5 +13,6 @@ __all__ = [
     "fit_calibration",
     "fit_cost_weight",
     "fit_threshold",
+    "mean_costs",
     "store_centroids",
 ]

@@ -6,10 +6,25 @@ from typing import Any
 import torch
 
 from zooter_hf.modeling import ZooterForRouting, ZooterRoutingPipeline
+from zooter_hf.rewards import RewardTable
 from zooter_hf.routing import CostAwarePolicy, Decision, ThresholdPolicy, decide
 
 
 _STEPS = 60  # of halving, by which a weight is found to the precision of its number
+
+
+def mean_costs(table: RewardTable) -> dict[str, float]:
+    """Averages what answers cost, by expert, in US dollars a query: `costs` for a [`CostAwarePolicy`].
+
+    Raises:
+        ValueError: If the table has no costs, or none of an expert.
+    """
+    if table.costs is None:
+        raise ValueError("The table has no costs. Prices of the experts' specs are used without.")
+    means = dict(zip(table.expert_names, table.costs.nanmean(dim=0).tolist(), strict=True))
+    if missing := [name for name, cost in means.items() if cost != cost]:
+        raise ValueError(f"The table has no costs of {missing}. Give prices in their specs, or leave them out.")
+    return means
 
 
 def fit_cost_weight(

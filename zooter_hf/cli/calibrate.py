@@ -127,9 +127,16 @@ def calibrate(
             model, rewards, alpha=sets, delta=delta, by_tag=by_tag, batch_size=batch_size, **shared
         )
     elif mean_price is not None or max_share is not None:
+        # What answers did cost is better than what list prices and a length let one expect.
+        known = {} if rewards.costs is None else {"costs": calibration.mean_costs(rewards)}
         policy = calibration.fit_cost_weight(
-            model, rewards.queries, mean_price=mean_price, max_share=max_share, expensive=expensive
-        ).changed(shared)
+            model,
+            rewards.queries,
+            mean_price=mean_price,
+            max_share=max_share,
+            expensive=expensive,
+            policy=zooter_hf.make_policy({"name": "cost_aware", **known, **shared}),
+        )
     elif strong_share is not None:
         policy = calibration.fit_threshold(model, rewards.queries, strong, weak, strong_share=strong_share, **shared)
     elif shared:

@@ -129,7 +129,7 @@ class Decision:
                 reward=entry.get("reward"),
                 input_price=specs[entry["label"]].input_price,
                 output_price=specs[entry["label"]].output_price,
-                price=estimate_price(specs[entry["label"]], query.tokens, policy.answer_tokens),
+                price=estimate_price(specs[entry["label"]], query.tokens, policy.answer_length(entry["label"])),
                 out="cannot answer here"
                 if available is not None and entry["label"] not in available
                 else policy.rule_out(specs[entry["label"]], query),

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from zooter_hf.routing.decision import RankedExpert
 
 
+DEFAULT_ANSWER_TOKENS = 256
+
+
 @dataclass(frozen=True)
 class QueryFacts:
     """What a policy may want to know of a query besides the ranking.
@@ -63,7 +66,8 @@ class RoutingPolicy(ABC):
         exclude: Experts that may not.
         require: What an expert must be able to do: names that its spec lists under `metadata["features"]`, such as
             `"images"` or `"tools"`.
-        answer_tokens: Expected length of an answer, for prices and for the context length of experts.
+        answer_tokens: Expected length of an answer, for prices and for the context length of experts: one for all, or
+            one each by the names of experts, 256 for others.
         default: The expert that answers where no other qualifies, or where the query is too far from the training.
         max_distance: The farthest that a query may be from the router's training queries, in cosine distance from 0 to
             2, before `default` answers it; without limit by default.
@@ -78,7 +82,7 @@ class RoutingPolicy(ABC):
     include: tuple[str, ...] | None = None
     exclude: tuple[str, ...] = ()
     require: tuple[str, ...] = ()
-    answer_tokens: int = 256
+    answer_tokens: int | Mapping[str, int] = DEFAULT_ANSWER_TOKENS
     default: str | None = None
     max_distance: float | None = None
 
@@ -95,8 +99,10 @@ class RoutingPolicy(ABC):
             raise ValueError(f"The default expert {self.default!r} is excluded. Name another, or do not exclude it.")
         if self.include == ():
             raise ValueError("`include` is empty: no expert could answer. Leave it out for all experts.")
-        if isinstance(self.answer_tokens, bool) or not isinstance(self.answer_tokens, int) or self.answer_tokens < 0:
-            raise ValueError(f"`answer_tokens` must be a whole number of at least 0, got {self.answer_tokens!r}.")
+        lengths = self.answer_tokens
+        for length in lengths.values() if isinstance(lengths, Mapping) else [lengths]:
+            if isinstance(length, bool) or not isinstance(length, int) or length < 0:
+                raise ValueError(f"`answer_tokens` must be whole numbers of at least 0, got {length!r}.")
         if self.max_distance is not None:
             if not 0 <= self.max_distance <= 2:
                 raise ValueError(f"`max_distance` is a cosine distance from 0 to 2, got {self.max_distance}.")
@@ -117,7 +123,14 @@ class RoutingPolicy(ABC):
 
     def expert_names(self) -> list[str]:
         """Returns the names of all experts that the policy speaks of."""
-        return [*(self.include or ()), *self.exclude, *([self.default] if self.default else [])]
+        lengths = self.answer_tokens if isinstance(self.answer_tokens, Mapping) else ()
+        return [*(self.include or ()), *self.exclude, *([self.default] if self.default else []), *lengths]
+
+    def answer_length(self, expert: str) -> int:
+        """Returns the expected length of an expert's answer, in tokens."""
+        if isinstance(self.answer_tokens, Mapping):
+            return self.answer_tokens.get(expert, DEFAULT_ANSWER_TOKENS)
+        return self.answer_tokens
 
     def rule_out(self, spec: ExpertSpec, query: QueryFacts) -> str | None:
         """Says why an expert may not answer a query; `None` if it may."""
@@ -127,7 +140,7 @@ class RoutingPolicy(ABC):
             return "excluded"
         if missing := [each for each in self.require if each not in spec.metadata.get("features", ())]:
             return f"lacks {', '.join(missing)}"
-        needed = (query.tokens or 0) + self.answer_tokens
+        needed = (query.tokens or 0) + self.answer_length(spec.name)
         if spec.context_length is not None and query.tokens is not None and needed > spec.context_length:
             return f"takes {spec.context_length} tokens, {needed} are needed"
         return None
