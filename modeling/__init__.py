@@ -3,16 +3,21 @@
 from .configuration_zooter import ROUTING_TASK, ExpertSpec, ZooterConfig
 from .modeling_zooter import RoutingOutput, ZooterForRouting, routing_loss
 from .pipeline_zooter import ZooterRoutingPipeline, is_one_query, read_query, unwrap_query
+from .runtime_zooter import RUNTIMES, OnnxRouter, decision_margin, open_session
 
 
 __all__ = [
     "ROUTING_TASK",
+    "RUNTIMES",
     "ExpertSpec",
+    "OnnxRouter",
     "RoutingOutput",
     "ZooterConfig",
     "ZooterForRouting",
     "ZooterRoutingPipeline",
+    "decision_margin",
     "is_one_query",
+    "open_session",
     "read_query",
     "unwrap_query",
     "routing_loss",

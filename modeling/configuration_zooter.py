@@ -446,12 +446,13 @@ class ZooterConfig(PreTrainedConfig):
 
 def copy_code_files(save_directory: str | os.PathLike):
     """Copies the code that travels with every checkpoint into a folder."""
-    # Not at the top: they import this module. It is these lines that make transformers fetch all three files whichever
+    # Not at the top: they import this module. It is these lines that make transformers fetch all four files whichever
     # of them it loads from a checkpoint.
     from .modeling_zooter import ZooterForRouting
     from .pipeline_zooter import ZooterRoutingPipeline
+    from .runtime_zooter import OnnxRouter
 
-    for travelling in (ZooterConfig, ZooterForRouting, ZooterRoutingPipeline):
+    for travelling in (ZooterConfig, ZooterForRouting, ZooterRoutingPipeline, OnnxRouter):
         source = Path(sys.modules[travelling.__module__].__file__)
         target = Path(save_directory, source.name)
         if source.resolve() != target.resolve():

@@ -39,7 +39,7 @@ logger = logging.get_logger(__name__)
 _UPLOAD_ARGUMENTS = (
     "repo_id", "commit_message", "commit_description", "private", "token", "revision", "create_pr", "tags",
 )  # fmt: skip
-_DOWNLOAD_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
+DOWNLOAD_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
 
 
 @dataclass
@@ -244,10 +244,17 @@ class ZooterPreTrainedModel(PreTrainedModel):
     def from_pretrained(cls, pretrained_model_name_or_path, *model_args, **kwargs):
         """Loads a router as [`~PreTrainedModel.from_pretrained`] does, from safetensors only.
 
+        With `runtime="onnx"` or `"onnx-int8"`, also as `pipeline(..., model_kwargs={"runtime": ...})`, a graph that
+        was exported into the same folder takes the place of the weights; see [`~runtime_zooter.OnnxRouter`].
+
         Raises:
             ValueError: If `use_safetensors=False` or `weights_only=False` asks for pickled weights.
             OSError: If the folder or repository is not there, or holds no safetensors weights.
         """
+        if (runtime := kwargs.pop("runtime", None)) not in (None, "torch"):
+            from .runtime_zooter import OnnxRouter  # not at the top: it imports this module
+
+            return OnnxRouter.load(pretrained_model_name_or_path, runtime, **kwargs)
         refuse_pickles(kwargs)
         model = super().from_pretrained(pretrained_model_name_or_path, *model_args, **kwargs)
         router = model[0] if isinstance(model, tuple) else model  # with `output_loading_info=True`
@@ -266,7 +273,7 @@ class ZooterPreTrainedModel(PreTrainedModel):
                 **(getattr(kwargs.get("load_config"), "download_kwargs", None) or {}),
                 **(kwargs.get("adapter_kwargs") or {}),
             }
-            download = {name: value for name, value in download.items() if name in _DOWNLOAD_ARGUMENTS}
+            download = {name: value for name, value in download.items() if name in DOWNLOAD_ARGUMENTS}
             weights = "adapter_model.safetensors"
             if not cached_file(peft_model_id, weights, _raise_exceptions_for_missing_entries=False, **download):
                 raise OSError(

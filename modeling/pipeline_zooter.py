@@ -120,6 +120,8 @@ class ZooterRoutingPipeline(Pipeline):
         return leading, trailing
 
     def _sanitize_parameters(self, top_k=_NOT_GIVEN, return_truncation=None, max_query_tokens=None, **unknown):
+        if "runtime" in unknown:
+            raise TypeError('Give `model_kwargs={"runtime": ...}`: it is the model that is loaded differently.')
         if unknown:
             raise TypeError(
                 f"The {ROUTING_TASK} pipeline does not know {sorted(unknown)}. It takes `top_k`, `return_truncation`, "

@@ -36,13 +36,26 @@ def output_names(router: ZooterForRouting) -> list[str]:
     return names
 
 
-def graph_of(router: ZooterForRouting) -> RouterGraph:
-    """Copies a router into a graph, in single precision, on the CPU, with attention written out."""
+class HeadGraph(nn.Module):
+    """`query_embedding` to a tuple of `logits` and perhaps `predicted_rewards`: for embeddings that are known."""
+
+    def __init__(self, router: ZooterForRouting):
+        super().__init__()
+        self.router = router
+
+    def forward(self, query_embedding: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Runs the heads on embeddings of shape `(batch, hidden_size)`."""
+        outputs = self.router(query_embedding=query_embedding)
+        return (outputs.logits,) if outputs.predicted_rewards is None else (outputs.logits, outputs.predicted_rewards)
+
+
+def plain_copy(router: ZooterForRouting) -> ZooterForRouting:
+    """Copies a router, in single precision, on the CPU, with attention written out."""
     router = copy.deepcopy(router).float().cpu().eval()
     # Fused attention would be taken apart again, with guards against rows without a token that no query has.
     if router.encoder.config._attn_implementation != "eager":
         router.set_attn_implementation("eager")
-    return RouterGraph(router).eval()
+    return router
 
 
 def example_inputs(router: ZooterForRouting) -> tuple[tuple[torch.Tensor, torch.Tensor], dict]:

@@ -16,14 +16,14 @@ from zooter_hf.conversion.exports.checks import (
     make_batches,
     router_logits,
 )
-from zooter_hf.conversion.exports.graph import example_inputs, graph_of, output_names
-from zooter_hf.modeling import ZooterForRouting
+from zooter_hf.conversion.exports.graph import HeadGraph, RouterGraph, example_inputs, output_names, plain_copy
+from zooter_hf.modeling import ZooterForRouting, open_session
 
 
 if TYPE_CHECKING:
     import onnxruntime
 
-PRODUCES = ("onnx/model.onnx",)
+PRODUCES = ("onnx/model.onnx", "onnx/head.onnx")
 WHOLE = False
 TOLERANCE = 1e-4
 # A protobuf ends at 2 GB; weights beyond that lie in a file of their own.
@@ -40,7 +40,7 @@ def write(router: ZooterForRouting, folder: Path, queries: Sequence[Any] | None)
     need_onnx()
     path = folder / PRODUCES[0]
     path.parent.mkdir(exist_ok=True)
-    write_graph(router, path)
+    write_graphs(router, path)
     batches = make_batches(router, EXAMPLES if queries is None else queries)
     return check_graph("onnx", router, path, batches).require(1.0, TOLERANCE)
 
@@ -55,11 +55,20 @@ def need_onnx():
         raise ImportError(f'Exporting to ONNX needs {error.name}: pip install "zooter-hf[onnx]"') from error
 
 
-def write_graph(router: ZooterForRouting, path: Path):
-    """Writes the graph, without what it tells of the machine that made it."""
+def write_graphs(router: ZooterForRouting, path: Path):
+    """Writes the graph of a router, and beside it `head.onnx`: that of its heads, for embeddings that are known."""
+    router = plain_copy(router)
+    inputs, shapes = example_inputs(router)
+    _write_graph(RouterGraph(router).eval(), inputs, shapes, output_names(router), path)
+    inputs, shapes = (torch.zeros(2, router.config.hidden_size),), {"query_embedding": {0: torch.export.Dim("batch")}}
+    names = [name for name in output_names(router) if name in ("logits", "predicted_rewards")]
+    _write_graph(HeadGraph(router).eval(), inputs, shapes, names, path.with_name("head.onnx"))
+
+
+def _write_graph(graph: torch.nn.Module, inputs: tuple, shapes: dict, names: list[str], path: Path):
+    """Writes a graph, without what it tells of the machine that made it."""
     import onnx
 
-    inputs, shapes = example_inputs(router)
     loggers = [python_logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     try:
@@ -68,12 +77,12 @@ def write_graph(router: ZooterForRouting, path: Path):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             model = torch.onnx.export(
-                graph_of(router),
+                graph,
                 inputs,
                 dynamo=True,
                 verbose=False,
-                input_names=["input_ids", "attention_mask"],
-                output_names=output_names(router),
+                input_names=list(shapes),
+                output_names=names,
                 dynamic_shapes=shapes,
             ).model_proto
     finally:
@@ -85,19 +94,6 @@ def write_graph(router: ZooterForRouting, path: Path):
         part.doc_string = ""
     large = model.ByteSize() > MAX_INLINE_BYTES or model.ByteSize() < 0
     onnx.save(model, path, save_as_external_data=large, location=f"{path.name}_data")
-
-
-def open_session(path: str | Path) -> "onnxruntime.InferenceSession":
-    """Opens a graph on the CPU, with as many threads as torch uses."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    # On CPUs the fused operation is several times slower than its parts.
-    disabled = ["SkipLayerNormFusion"]
-    return onnxruntime.InferenceSession(
-        path, options, providers=["CPUExecutionProvider"], disabled_optimizers=disabled
-    )
 
 
 def graph_logits(session: "onnxruntime.InferenceSession") -> Callable[..., torch.Tensor]:

@@ -15,16 +15,16 @@ import torch
 from zooter_hf.conversion.exports import onnx
 from zooter_hf.conversion.exports.checks import ExportCheck, compare, logits_of, make_batches, router_logits
 from zooter_hf.conversion.exports.quantization import calibrate, quantize
-from zooter_hf.modeling import ZooterForRouting
+from zooter_hf.modeling import ZooterForRouting, decision_margin, open_session
+from zooter_hf.modeling.runtime_zooter import RECHECK_KEY
 
 
-PRODUCES = ("onnx/model_int8.onnx", "onnx/model.onnx")
+PRODUCES = ("onnx/model_int8.onnx", "onnx/model.onnx", "onnx/head.onnx")
 WHOLE = False
 MIN_QUERIES = 64
 MAX_CALIBRATION_QUERIES = 256
 MAX_FITTED_QUERIES = 1_000
 MAX_CHECKED_QUERIES = 1_000
-RECHECK_KEY = "zooter.recheck_below"
 
 
 def write(
@@ -63,7 +63,7 @@ def write(
 
     full, small = folder / "onnx" / "model.onnx", folder / PRODUCES[0]
     full.parent.mkdir(exist_ok=True)
-    onnx.write_graph(router, full)
+    onnx.write_graphs(router, full)
     onnx.check_graph("onnx", router, full, make_batches(router, fitted[:MIN_QUERIES])).require(1.0, onnx.TOLERANCE)
     quantize(full, small, calibrate(full, make_batches(router, fitted[:MAX_CALIBRATION_QUERIES])))
     # Half of what may differ, since these queries are not those of the check.
@@ -71,27 +71,16 @@ def write(
     store_margin(small, margin)
 
     ours, theirs = _probabilities(router, small, checked)
-    close = decision_margin(router, theirs) < margin
+    close = decision_margin(theirs, router.config.temperature) < margin
     theirs = torch.where(close.unsqueeze(1), ours, theirs)
     check = compare("onnx-int8", ours, theirs)
     return ExportCheck(**{**vars(check), "rechecked": close.float().mean().item()}).require(minimum_agreement)
 
 
-def decision_margin(router: ZooterForRouting, probabilities: torch.Tensor) -> torch.Tensor:
-    """Tells how close a call is: how far the calibrated logits of the two best are apart, shape `(queries,)`.
-
-    In logits, so that a change of the calibration temperature changes nothing.
-    """
-    if probabilities.shape[-1] < 2:
-        return probabilities.new_full(probabilities.shape[:1], torch.inf)
-    best, second = probabilities.log().topk(2, dim=-1).values.unbind(dim=-1)
-    return (best - second) * router.config.temperature
-
-
 def find_margin(router: ZooterForRouting, ours: torch.Tensor, theirs: torch.Tensor, agreement: float) -> float:
     """Returns the smallest margin that leaves this share of the queries with the same expert."""
     wrong = ours.argmax(dim=-1) != theirs.argmax(dim=-1)
-    margins = decision_margin(router, theirs)[wrong].sort(descending=True).values
+    margins = decision_margin(theirs, router.config.temperature)[wrong].sort(descending=True).values
     allowed = int((1 - agreement) * len(ours))
     # Calls are close below the margin, so that it lies just above the last one that must be caught.
     return margins[allowed].nextafter(torch.tensor(torch.inf)).item() if len(margins) > allowed else 0.0
@@ -109,5 +98,5 @@ def store_margin(path: Path, margin: float):
 def _probabilities(router: ZooterForRouting, path: Path, queries: Sequence[Any]) -> tuple[torch.Tensor, torch.Tensor]:
     batches = make_batches(router, queries)
     ours = logits_of(router_logits(router), batches)
-    theirs = logits_of(onnx.graph_logits(onnx.open_session(path)), batches)
+    theirs = logits_of(onnx.graph_logits(open_session(path)), batches)
     return router.probabilities(ours), router.probabilities(theirs)

@@ -19,7 +19,7 @@ from zooter_hf.conversion.exports.checks import (
     make_batches,
     router_logits,
 )
-from zooter_hf.conversion.exports.graph import example_inputs, graph_of
+from zooter_hf.conversion.exports.graph import RouterGraph, example_inputs, plain_copy
 from zooter_hf.modeling import ZooterForRouting
 
 
@@ -33,7 +33,7 @@ def write(router: ZooterForRouting, folder: Path, queries: Sequence[Any] | None)
     inputs, shapes = example_inputs(router)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        program = torch.export.export(graph_of(router), inputs, dynamic_shapes=shapes)
+        program = torch.export.export(RouterGraph(plain_copy(router)).eval(), inputs, dynamic_shapes=shapes)
         torch.export.save(program, folder / "model.pt2")
         loaded = torch.export.load(folder / "model.pt2").module()
     batches = make_batches(router, EXAMPLES if queries is None else queries)

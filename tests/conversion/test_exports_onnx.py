@@ -12,6 +12,7 @@ from tests.conftest import QUERIES
 from zooter_hf import ZooterForRouting
 from zooter_hf.conversion.exports import export, onnx_int8
 from zooter_hf.conversion.exports.quantization import calibrate, quantize
+from zooter_hf.modeling import decision_margin
 
 
 def run(path, **inputs):
@@ -40,6 +41,9 @@ def test_a_graph_gives_what_the_router_gives_for_any_batch_and_length(encoder, m
         assert set(theirs) == {"logits", "query_embedding", "predicted_rewards"}
         for name, values in theirs.items():
             np.testing.assert_allclose(values, ours[name].numpy(), atol=2e-4, rtol=1e-3)
+        heads = run(tmp_path / "out" / "onnx" / "head.onnx", query_embedding=ours.query_embedding)
+        for name in ("logits", "predicted_rewards"):
+            np.testing.assert_allclose(heads[name], ours[name].numpy(), atol=2e-4, rtol=1e-3)
 
 
 def test_the_folder_is_a_router_with_a_graph_that_tells_nothing_of_the_machine(make_router, tmp_path):
@@ -52,8 +56,9 @@ def test_the_folder_is_a_router_with_a_graph_that_tells_nothing_of_the_machine(m
     np.testing.assert_array_equal(
         run(tmp_path / "out" / "onnx" / "model.onnx", **tokens(2, 4))["centroids"], router.centroids.numpy()
     )
-    content = (tmp_path / "out" / "onnx" / "model.onnx").read_bytes()
-    assert b"site-packages" not in content and b".py" not in content
+    for graph in ("model", "head"):
+        content = (tmp_path / "out" / "onnx" / f"{graph}.onnx").read_bytes()
+        assert b"site-packages" not in content and b".py" not in content
 
 
 def queries_of(count, seed=0):
@@ -138,7 +143,7 @@ def test_the_margin_lies_just_above_the_last_call_that_must_be_caught(make_route
     router.config.temperature = 0.5
     ours = torch.tensor([[0.5, 0.3, 0.2], [0.3, 0.4, 0.3], [0.45, 0.5, 0.05], [0.2, 0.3, 0.5]])
     theirs = torch.tensor([[0.5, 0.3, 0.2], [0.42, 0.38, 0.2], [0.6, 0.3, 0.1], [0.2, 0.3, 0.5]])
-    margins = onnx_int8.decision_margin(router, theirs)
+    margins = decision_margin(theirs, router.config.temperature)
     assert margins[1].item() == pytest.approx(0.5 * np.log(0.42 / 0.38), rel=1e-5)
     every = onnx_int8.find_margin(router, ours, theirs, agreement=1.0)
     assert every == pytest.approx(0.5 * np.log(2), rel=1e-5) and margins[2] < every < margins[0] + 1
