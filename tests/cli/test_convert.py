@@ -176,6 +176,17 @@ def test_exports(zooter, saved_router, tmp_path):
     assert "is there already" in again.stderr
 
 
+def test_an_export_is_routed_with(zooter, saved_router, tmp_path):
+    zooter("convert", saved_router, "own", "--to", "onnx")
+    rows = [
+        json.loads(zooter("route", "-m", "./own", "--json", *more, "Who wrote this novel?").stdout)
+        for more in ([], ["--runtime", "onnx"])
+    ]
+    assert rows[0]["decision"]["expert"] == rows[1]["decision"]["expert"]
+    missing = zooter("route", "-m", "./own", "--runtime", "onnx-int8", "Why?", check=False).stderr
+    assert "holds no onnx/model_int8.onnx" in missing and "zooter convert" in missing
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

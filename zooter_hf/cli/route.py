@@ -44,6 +44,9 @@ def route(
     device: Annotated[
         str | None, typer.Option(help="cpu, cuda, cuda:1, mps. The first accelerator by default.")
     ] = None,
+    runtime: Annotated[
+        str | None, typer.Option(help="onnx or onnx-int8, of a router that was exported for it: zooter convert --to.")
+    ] = None,
     jsonl: Annotated[
         bool, typer.Option("--jsonl", help="The input is JSON lines, whatever the file is called.")
     ] = False,
@@ -69,6 +72,7 @@ def route(
         max_query_tokens=max_query_tokens,
         batch_size=batch_size,
         device=device,
+        runtime=runtime,
     )
     if as_json:
         for row in rows:
@@ -89,6 +93,7 @@ def route_all(
     max_query_tokens: int | None,
     batch_size: int,
     device: str | None,
+    runtime: str | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Routes queries as they come; yields each with its decision and what was read of it."""
     from transformers import pipeline
@@ -98,7 +103,8 @@ def route_all(
 
     quiet_loading()
     load_config(router, revision)  # for its clear error
-    routing = pipeline(ROUTING_TASK, model=router, revision=revision, device=device, batch_size=batch_size)
+    kwargs = {} if runtime is None else {"model_kwargs": {"runtime": runtime}}
+    routing = pipeline(ROUTING_TASK, model=router, revision=revision, device=device, batch_size=batch_size, **kwargs)
     waiting: deque[Any] = deque()  # read, and not answered yet
 
     def remember(query):
