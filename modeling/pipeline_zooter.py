@@ -15,6 +15,7 @@
 
 import math
 import os
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from typing import Any
@@ -59,6 +60,9 @@ class ZooterRoutingPipeline(Pipeline):
         max_query_tokens (`int`, *optional*): Overrides the config's value, within what the encoder can take.
         batch_size (`int`, defaults to 32): Queries in one forward pass. Batches are formed by length, so that little
             is padded; a stream is read some batches ahead for it, unless this is 1.
+        cache_size (`int`, defaults to 0): How many queries are remembered, those asked for most recently, so that one
+            that comes again needs no forward pass. Given to `pipeline`, not to a call. Known by the tokens that are
+            read, no text is kept; forget them with `clear_cache` when the weights change.
 
     Returns:
         For one query a list of `{"label": expert, "score": probability}`, best first, with probabilities after the
@@ -89,7 +93,9 @@ class ZooterRoutingPipeline(Pipeline):
     _load_video_processor = False
     _load_feature_extractor = False
 
-    def __init__(self, model, tokenizer=None, **kwargs):
+    def __init__(self, model, tokenizer=None, cache_size=0, **kwargs):
+        if isinstance(cache_size, bool) or not isinstance(cache_size, int) or cache_size < 0:
+            raise ValueError(f"`cache_size` must be a whole number of at least 0, got {cache_size!r}.")
         if getattr(model.config, "model_type", None) != ZooterConfig.model_type:
             raise TypeError(
                 f"The {ROUTING_TASK} pipeline needs a Zooter router, got {type(model).__name__} of type "
@@ -111,6 +117,8 @@ class ZooterRoutingPipeline(Pipeline):
         if self._batch_size is None:
             self._batch_size = DEFAULT_BATCH_SIZE
         self._leading, self._trailing = self._count_special_tokens()
+        self._cache_size = cache_size
+        self._cache: OrderedDict[Any, dict[str, torch.Tensor]] = OrderedDict()
 
     def _count_special_tokens(self) -> tuple[int, int]:
         """Counts the special tokens that the tokenizer puts before and behind a text."""
@@ -152,6 +160,8 @@ class ZooterRoutingPipeline(Pipeline):
         init_params = (self._preprocess_params, self._forward_params, self._postprocess_params)
         params = [{**init, **call} for init, call in zip(init_params, call_params, strict=True)]
         if is_one_query(inputs):
+            if self._cache_size:
+                return next(self.get_iterator([inputs], 0, 1, *params))
             return self.run_single(inputs, *params)
         batch_size = self._batch_size if batch_size is None else batch_size
         if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
@@ -241,11 +251,50 @@ class ZooterRoutingPipeline(Pipeline):
             read += len(turns)
 
     def _batches(self, encoded: list, offset: int, batch_size: int, forward_params) -> Iterator[tuple[list[int], Any]]:
+        if self._cache_size:
+            yield from self._cached_batches(encoded, offset, batch_size, forward_params)
+            return
         order = sorted(range(len(encoded)), key=lambda index: len(encoded[index][0]))
         for start in range(0, len(order), batch_size):
             batch = order[start : start + batch_size]
             outputs = self.forward(self._collate([encoded[index] for index in batch]), **forward_params)
             yield [offset + index for index in batch], outputs
+
+    def _cached_batches(self, encoded: list, offset: int, batch_size: int, forward_params) -> Iterator:
+        """Does what `_batches` does, with one forward pass for queries that are the same, and none for known ones."""
+        config = self.model.config
+        # What probabilities depend on besides the tokens.
+        state = (config.temperature, *(str(value) for value in (config.calibration_scale, config.calibration_bias)))
+        state += (str(config.removed_experts), config.centroids is not None)
+        places: dict[Any, list[int]] = {}
+        for index, (ids, _) in enumerate(encoded):
+            places.setdefault((state, tuple(ids)), []).append(index)
+        known = [key for key in places if key in self._cache]
+        unknown = sorted((key for key in places if key not in self._cache), key=lambda key: len(key[1]))
+        for keys, are_known in ((known, True), (unknown, False)):
+            for start in range(0, len(keys), batch_size):
+                part = keys[start : start + batch_size]
+                if not are_known:
+                    outputs = self.forward(self._collate([(list(key[1]), 0) for key in part]), **forward_params)
+                    for row, key in enumerate(part):
+                        self._cache[key] = {
+                            name: values[row].clone()
+                            for name, values in outputs.items()
+                            if isinstance(values, torch.Tensor)
+                        }
+                rows = [(index, self._cache[key]) for key in part for index in places[key]]
+                outputs = {name: torch.stack([row[name] for _, row in rows]) for name in rows[0][1]}
+                outputs["query_tokens"] = [encoded[index][1] for index, _ in rows]
+                outputs["read_tokens"] = [len(encoded[index][0]) for index, _ in rows]
+                yield [offset + index for index, _ in rows], outputs
+                for key in part:
+                    self._cache.move_to_end(key)
+                while len(self._cache) > self._cache_size:
+                    self._cache.popitem(last=False)
+
+    def clear_cache(self):
+        """Forgets all queries; to be called when the weights of the router have changed."""
+        self._cache.clear()
 
     def _tokenize(self, queries: list[list[str]], max_query_tokens: int | None = None) -> list[tuple[list[int], int]]:
         """Tokenises queries, each given as its turns, the most important first.
