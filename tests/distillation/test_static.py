@@ -12,7 +12,7 @@ from zooter_hf.routing import predict
 
 @pytest.fixture(scope="module")
 def teacher(make_router):
-    return make_router(head="mlp", seed=1, max_query_tokens=40)
+    return make_router(head="mlp", seed=1, max_query_tokens=40, temperature=0.2)
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def test_the_student_follows_its_teacher(teacher, student, queries):
     ours, theirs = predict(teacher, queries).probabilities, predict(student, queries).probabilities
     divergence = (ours * (ours.log() - theirs.log())).sum(dim=-1)
     constant = (ours * (ours.log() - ours.mean(dim=0).log())).sum(dim=-1)  # of always saying the same
-    assert divergence.mean() < 0.3 * constant.mean()
+    assert divergence.mean() < 0.6 * constant.mean()
 
 
 def test_it_is_a_router_like_any_other_and_has_no_attention(student, tmp_path):

@@ -58,11 +58,12 @@ class Turns(RoutingPolicy):
     name = "turns"
 
     def __init__(self, names):
-        self.names = list(names)
+        super().__init__()
+        object.__setattr__(self, "names", list(names))  # policies are values; this one is not
 
-    def choose(self, ranking):
+    def choose_between(self, candidates, query):
         first = self.names.pop(0)
-        return Choice((first, *(each.name for each in ranking if each.name != first)), "its turn")
+        return Choice((first, *(each.name for each in candidates if each.name != first)), "its turn")
 
 
 def test_a_batch_over_a_base_and_its_adapters(local, references, monkeypatch):
