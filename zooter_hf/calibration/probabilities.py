@@ -95,7 +95,8 @@ def calibrate(
 
     The probability of an expert is to be the chance that it is the best one, ties shared. Temperature scaling (Guo et
     al., 2017) changes no decision; vector scaling may. `"auto"` takes vectors only if they are better than a
-    temperature on queries held out: by more than two standard errors in likelihood, and not worse in reward.
+    temperature on queries held out: by more than two standard errors in likelihood, in calibration error, and no
+    worse in reward.
 
     What was calibrated before is replaced.
 
@@ -165,11 +166,12 @@ def fit_calibration(
             held_out[name][inside] = _fit(name, logits[rest], targets[rest], known[rest])(logits[inside])
     losses = {name: _losses(scores, targets, known) for name, scores in held_out.items()}
     earned = {name: _earned(scores, rewards, known) for name, scores in held_out.items()}
-    chosen = method if method != "auto" else "vector" if _is_better(losses, earned) else "temperature"
-    vectors = _fit(chosen, logits, targets, known)
-
     masked = rewards.masked_fill(~known, torch.nan)
-    before, after = (_reliability(held_out[name], masked, known) for name in ("none", chosen))
+    bins = {name: _reliability(scores, masked, known) for name, scores in held_out.items()}
+    errors = {name: expected_calibration_error(each) for name, each in bins.items()}
+    better = errors["vector"] < errors["temperature"] and _is_better(losses, earned)
+    chosen = method if method != "auto" else "vector" if better else "temperature"
+    vectors = _fit(chosen, logits, targets, known)
     scale, bias = (tuple(each.tolist()) if chosen == "vector" else None for each in (vectors.scale, vectors.bias))
     return Calibration(
         method=chosen,
@@ -177,14 +179,14 @@ def fit_calibration(
         scale=scale,
         bias=bias,
         queries=len(table),
-        ece_before=expected_calibration_error(before),
-        ece_after=expected_calibration_error(after),
+        ece_before=errors["none"],
+        ece_after=errors[chosen],
         nll_before=losses["none"].mean().item(),
         nll_after=losses[chosen].mean().item(),
         reward_before=earned["none"].nanmean().item(),
         reward_after=earned[chosen].nanmean().item(),
-        before=before,
-        after=after,
+        before=bins["none"],
+        after=bins[chosen],
         tried={name: each.mean().item() for name, each in losses.items()},
     )
 
