@@ -68,21 +68,17 @@ def main():
     best = 100 * test.rewards[:, training.rewards.nanmean(dim=0).argmax()].mean().item()
 
     pipelines = [pipeline("zooter-routing", model=router, device="cpu") for router in routers.values()]
-    query = query_of(64)
-    times = [
-        in_turn([lambda route=route: route(queries, batch_size=64) for route in pipelines], rounds)
-        for queries, rounds in (([query], 100), ([query] * 64, 5))
-    ]
+    one = in_turn([lambda route=route: route([query_of(64)]) for route in pipelines], 100)
+    many = in_turn([lambda route=route: route([query_of(64)] * 64, batch_size=64) for route in pipelines], 5)
     print(
         f"{len(test):,} held-out queries, {arguments.seeds} seeds; best single model of the training part {best:.1f}\n"
     )
     print("| router | score | one query, µs | in batches of 64, µs a query |\n|---|---:|---:|---:|")
-    for place, name in enumerate(routers):
-        one, many = (statistics.median(each[place]) * 1e6 for each in times)
-        print(f"| {name} | {spread(scores[name], '{:.1f}'.format)} | {one:.0f} | {many / 64:.0f} |")
-    print(
-        f"\nThe student of the teacher alone chooses as it does for {spread(agreement, '{:.0f}'.format)} % of the queries."
-    )
+    for name, of_one, of_many in zip(routers, one, many, strict=True):
+        times = f"{statistics.median(of_one) * 1e6:.0f} | {statistics.median(of_many) * 1e6 / 64:.0f}"
+        print(f"| {name} | {spread(scores[name], '{:.1f}'.format)} | {times} |")
+    same = spread(agreement, "{:.0f}".format)
+    print(f"\nThe student of the teacher alone chooses as it does for {same} % of the queries.")
 
 
 if __name__ == "__main__":
