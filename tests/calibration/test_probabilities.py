@@ -13,7 +13,7 @@ from zooter_hf.routing import predict, predict_embedded
 def test_a_temperature_is_found(make_world, temperature):
     world = make_world(queries=3000, change=lambda logits: logits / temperature)
     before = predict_embedded(world.router, world.embeddings).probabilities
-    found = calibrate(world.router, world.table, embeddings=world.embeddings)
+    found = calibrate(world.router, world.table, method="auto", embeddings=world.embeddings)
     assert found.method == "temperature" and found.scale is None
     assert found.temperature == pytest.approx(temperature, rel=0.1)
     assert world.router.config.temperature == found.temperature
@@ -29,7 +29,7 @@ def test_a_temperature_is_found(make_world, temperature):
 def test_vectors_are_taken_where_they_help(make_world):
     scale, bias = torch.tensor([1.0, 0.3, 0.6]), torch.tensor([0.0, 1.0, -1.0])
     world = make_world(queries=4000, change=lambda logits: logits * scale + bias)
-    found = calibrate(world.router, world.table, embeddings=world.embeddings)
+    found = calibrate(world.router, world.table, method="auto", embeddings=world.embeddings)
     assert found.method == "vector" and found.temperature == 1.0
     assert torch.tensor(found.scale) == pytest.approx(scale, abs=0.12)
     # What is added to all experts alike makes no difference.

@@ -35,7 +35,7 @@ def calibrate(
     ] = None,
     method: Annotated[
         Method, typer.Option(help="Calibrate the probabilities by a temperature or by vectors; none leaves them.")
-    ] = Method.auto,
+    ] = Method.temperature,
     centroids: Annotated[
         str | None, typer.Option(help="Reward table of the training: store what its queries are like.")
     ] = None,
