@@ -48,6 +48,15 @@ def test_aggregation(make_ensemble, played, policy, text, expert):
         assert "".join(ensemble.stream("Who?")) == text
 
 
+def test_a_conversation_does_not_break_up_a_set(make_ensemble, played):
+    ensemble = ensemble_of(make_ensemble, policy=BOTH, sticky=True)
+    ensemble.generate("Why?", expert="gamma", conversation="one")
+    reply = ensemble.generate("Why?", conversation="one")
+    assert reply.decision.members == ("alpha", "beta")
+    with pytest.raises(EnsembleError, match="Nobody was asked"):
+        ensemble.generate("Why?", conversation="one", policy={"threshold": 0.1, "abstain": "refuse"})
+
+
 def test_members_that_fail(make_ensemble, played):
     script(played, WORDS)
     played["alpha"].answer = lambda queries, settings=None: (_ for _ in ()).throw(ExpertError("alpha is gone"))

@@ -80,6 +80,8 @@ def stay_with(decision: Decision, expert: str | None, margin: float) -> Decision
     """
     if expert is None or expert == decision.expert or expert not in decision.alternatives:
         return decision
+    if decision.asks_several or decision.refused:  # what was promised of a set holds for all of it
+        return decision
     probabilities = {each.name: each.probability for each in decision.ranking}
     lead = probabilities.get(decision.expert, 0.0) - probabilities.get(expert, 0.0)
     if lead > margin:
