@@ -202,6 +202,8 @@ def open_session(path: str | os.PathLike) -> Any:
         raise ImportError("Routers on ONNX runtime need it: pip install onnxruntime") from error
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
+    # Threads that wait by spinning take the cores from the other graph, and from torch.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return onnxruntime.InferenceSession(
         path,
         options,
