@@ -57,6 +57,10 @@ def make_baseline(name: str, tokenizer) -> Callable[[list[str]], None]:
     if name == "padded mDeBERTa":
         config = DebertaV2Config(
             vocab_size=251_000,
+            hidden_size=768,  # the defaults are those of a model four times as large
+            num_hidden_layers=12,
+            num_attention_heads=12,
+            intermediate_size=3072,
             relative_attention=True,
             position_buckets=256,
             norm_rel_ebd="layer_norm",
