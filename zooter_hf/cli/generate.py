@@ -10,7 +10,7 @@ import typer
 
 from zooter_hf.cli.loading import quiet_loading, resolve_router
 from zooter_hf.cli.policies import ExcludeOption, IncludeOption, PolicyOption, SettingsOption, read_policy
-from zooter_hf.cli.queries import read_queries
+from zooter_hf.cli.queries import FileOption, JsonLinesOption, read_queries
 
 
 if TYPE_CHECKING:
@@ -30,10 +30,7 @@ def generate(
     queries: Annotated[
         list[str] | None, typer.Argument(help="Queries. Without any, --file, standard input, or a chat in a terminal.")
     ] = None,
-    file: Annotated[
-        str | None,
-        typer.Option("--file", "-f", help="One query a line, as text or JSON (.jsonl); - for standard input."),
-    ] = None,
+    file: FileOption = None,
     model: Annotated[
         str | None,
         typer.Option("--model", "-m", help="Ensemble or router: a folder or a Hub id. The embedded one by default."),
@@ -68,9 +65,7 @@ def generate(
     max_loaded: Annotated[int | None, typer.Option(min=1, help="The most models in memory.")] = None,
     device: Annotated[str | None, typer.Option(help="Of the router: cpu, cuda, cuda:1, mps.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Queries that are answered together.")] = 32,
-    jsonl: Annotated[
-        bool, typer.Option("--jsonl", help="The input is JSON lines, whatever the file is called.")
-    ] = False,
+    jsonl: JsonLinesOption = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Write one JSON object a query: text, expert, decision, usage.")
     ] = False,

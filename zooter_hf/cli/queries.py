@@ -4,10 +4,20 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 
 JSON_SUFFIXES = (".jsonl", ".ndjson")
+
+FileOption = Annotated[
+    str | None,
+    typer.Option("--file", "-f", help="One query a line, as text or JSON (.jsonl); - for standard input."),
+]
+JsonLinesOption = Annotated[
+    bool, typer.Option("--jsonl", help="The input is JSON lines, whatever the file is called.")
+]
 
 
 def read_queries(file: str, json_lines: bool = False) -> Iterator[Any]:

@@ -11,17 +11,14 @@ import typer
 
 from zooter_hf.cli.loading import load_config, quiet_loading, resolve_router
 from zooter_hf.cli.policies import ExcludeOption, IncludeOption, PolicyOption, SettingsOption, read_policy
-from zooter_hf.cli.queries import read_queries
+from zooter_hf.cli.queries import FileOption, JsonLinesOption, read_queries
 
 
 def route(
     queries: Annotated[
         list[str] | None, typer.Argument(help="Queries. Without any, --file or standard input.")
     ] = None,
-    file: Annotated[
-        str | None,
-        typer.Option("--file", "-f", help="One query a line, as text or JSON (.jsonl); - for standard input."),
-    ] = None,
+    file: FileOption = None,
     model: Annotated[
         str | None, typer.Option("--model", "-m", help="Router: a folder or a Hub id. The embedded one by default.")
     ] = None,
@@ -47,9 +44,7 @@ def route(
     runtime: Annotated[
         str | None, typer.Option(help="onnx or onnx-int8, of a router that was exported for it: zooter convert --to.")
     ] = None,
-    jsonl: Annotated[
-        bool, typer.Option("--jsonl", help="The input is JSON lines, whatever the file is called.")
-    ] = False,
+    jsonl: JsonLinesOption = False,
     as_json: Annotated[bool, typer.Option("--json", help="Write one JSON object a query, as they come.")] = False,
 ):
     """Say which expert should answer each query, how sure that is, and what it costs."""

@@ -75,11 +75,16 @@ class Job:
         """Says why there is no answer, for a person to read."""
         if len(self.order) == 1 and self.tried:
             return self.tried[0].reason
-        said = (
-            each.reason if each.reason.startswith(f"Expert {each.expert!r}") else f"{each.expert}: {each.reason}"
-            for each in self.tried
-        )
-        return "\n  ".join(["No expert answered.", *said])
+        return describe_failures(self.tried)
+
+
+def describe_failures(tried: Sequence[Fallback]) -> str:
+    """Says which experts did not answer and why, for a person to read."""
+    said = (
+        each.reason if each.reason.startswith(f"Expert {each.expert!r}") else f"{each.expert}: {each.reason}"
+        for each in tried
+    )
+    return "\n  ".join(["No expert answered.", *said])
 
 
 class Dispatcher:

@@ -1,14 +1,14 @@
 """What a decision asks of whom, and what becomes of the answers."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Optional
 
 from zooter_hf.ensemble.comparison import Compared, rank_by_reward, vote
-from zooter_hf.ensemble.dispatch import Job
+from zooter_hf.ensemble.dispatch import Job, describe_failures
 from zooter_hf.ensemble.reply import Reply
 from zooter_hf.experts import Query
-from zooter_hf.routing import Fallback, Routed
+from zooter_hf.routing import Routed
 from zooter_hf.routing.policies.conformal_set import score_of
 
 
@@ -78,7 +78,7 @@ class Plan:
             return Reply(job.outcome.text, job.expert, usage=job.outcome.usage, error=job.outcome.error, **facts)
         kept = aggregate(self)
         facts["decision"] = replace(facts["decision"], reason=f"{decision.reason}; {kept.reason}")
-        error = None if kept.text is not None else _describe(tried)
+        error = None if kept.text is not None else describe_failures(tried)
         return Reply(kept.text, kept.expert, usage=kept.usage, answers=kept.answers, error=error, **facts)
 
 
@@ -94,7 +94,3 @@ def aggregate_plan(plan: Plan, reward_model: Optional["Teacher"]) -> Compared:
         scores = {expert.name: score_of(expert) for expert in decision.ranking}
         weights = [{name: scores.get(name, 0.0) for name in answers}]
     return vote(answered, decision.compare or "exact", weights)[0]
-
-
-def _describe(tried: Sequence[Fallback]) -> str:
-    return "\n  ".join(["No expert answered.", *(f"{each.expert}: {each.reason}" for each in tried)])
