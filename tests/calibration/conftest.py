@@ -14,12 +14,13 @@ class World:
         make_router: Makes a random router.
         queries: How many.
         change: What makes of the logits those that the best expert is drawn with.
+        seed: Of the queries, and of what is drawn.
         fields: Of the router's config.
     """
 
-    def __init__(self, make_router, queries=1500, change=lambda logits: logits, **fields):
-        torch.manual_seed(1)
+    def __init__(self, make_router, queries=1500, change=lambda logits: logits, seed=1, **fields):
         self.router = make_router(head="linear", **fields)
+        torch.manual_seed(seed)  # after the router, which is made from a seed of its own
         self.embeddings = torch.randn(queries, self.router.config.hidden_size)
         logits = predict_embedded(self.router, self.embeddings).logits
         self.router.classifier.out_proj.weight.data *= 2.0 / logits.std()

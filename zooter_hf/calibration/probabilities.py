@@ -95,8 +95,8 @@ def calibrate(
 
     The probability of an expert is to be the chance that it is the best one, ties shared. Temperature scaling (Guo et
     al., 2017) changes no decision; vector scaling may. `"auto"` takes vectors only if they are better than a
-    temperature on queries held out: by more than two standard errors in likelihood, in calibration error, and no
-    worse in reward.
+    temperature on queries held out: by more than two standard errors in likelihood (a proper score, unlike the binned
+    calibration error, which chance moves by a point), and no worse in reward.
 
     What was calibrated before is replaced.
 
@@ -169,8 +169,7 @@ def fit_calibration(
     masked = rewards.masked_fill(~known, torch.nan)
     bins = {name: _reliability(scores, masked, known) for name, scores in held_out.items()}
     errors = {name: expected_calibration_error(each) for name, each in bins.items()}
-    better = errors["vector"] < errors["temperature"] and _is_better(losses, earned)
-    chosen = method if method != "auto" else "vector" if better else "temperature"
+    chosen = method if method != "auto" else "vector" if _is_better(losses, earned) else "temperature"
     vectors = _fit(chosen, logits, targets, known)
     scale, bias = (tuple(each.tolist()) if chosen == "vector" else None for each in (vectors.scale, vectors.bias))
     return Calibration(
