@@ -137,7 +137,8 @@ def test_threads_do_not_corrupt_the_adapters(local, references, max_loaded):
     with ThreadPoolExecutor(8) as threads:
         texts = list(threads.map(answer, work))
     for text, item in zip(texts, work, strict=True):
-        assert text and references[item].startswith(text)
+        # The last token may be a part of a character.
+        assert references[item].startswith(text.rstrip("\ufffd")) and bool(text) == bool(references[item])
 
 
 def test_a_query_that_does_not_fit_goes_to_one_that_takes_it(make_ensemble, specs, tmp_path):

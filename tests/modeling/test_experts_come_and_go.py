@@ -55,9 +55,9 @@ def test_an_appended_expert_leaves_the_others_as_they_are(make_router, tmp_path,
     router.save_pretrained(tmp_path / "router")
     loaded = AutoModel.from_pretrained(tmp_path / "router")
     after = predict(loaded, QUERIES)
-    torch.testing.assert_close(after.logits[:, :3], before.logits)
+    torch.testing.assert_close(after.logits[:, :3], before.logits, rtol=1e-4, atol=1e-5)
     if fields.get("outputs_per_expert") is None:
-        torch.testing.assert_close(after.logits[:, 3], before.logits[:, 1])
+        torch.testing.assert_close(after.logits[:, 3], before.logits[:, 1], rtol=1e-4, atol=1e-5)
     assert loaded.expert_names == [*(each.name for each in EXPERTS), "new"] and loaded.num_labels == 4
     assert loaded.config.label2id["new"] == 3
     if rewards is not None:
