@@ -34,6 +34,9 @@ CHANCES = Recipe({"freeze_encoder": True, "objective": "bce", "neighbours": NEIG
 # The package's defaults: a distribution over the experts, and beside it rewards by a head of their own.
 DEFAULT = Recipe({"freeze_encoder": True, "reward_weight": 1.0}, dict(HEAD))
 LEVERS_REPEATS = 20
+SHARPNESS = (0, 1, 3, 5, 8)
+# How often two models that are both wrong give the same answer to a multiple choice (Kim et al., ICML 2025).
+AGREEMENT = 0.6
 
 
 def parse() -> argparse.Namespace:
@@ -105,31 +108,59 @@ def show_levers(table: RewardTable, scores: dict[str, torch.Tensor], settings: d
     )
 
 
+def imagine_answers(rewards: torch.Tensor, agreement: float) -> list[list[str]]:
+    """Draws what experts might have said: right answers are alike, two wrong ones with a probability of `agreement`.
+
+    Whoever is wrong gives the query's common wrong answer with the root of that probability, or else one of its own.
+    """
+    common = torch.rand(rewards.shape, generator=torch.Generator().manual_seed(0)) < agreement**0.5
+    return [
+        [
+            "right" if reward > 0.5 else "wrong" if shared else f"own {place}"
+            for place, (reward, shared) in enumerate(zip(of_query, drawn, strict=True))
+        ]
+        for of_query, drawn in zip(rewards.tolist(), common.tolist(), strict=True)
+    ]
+
+
 def show_votes(table: RewardTable, scores: dict[str, torch.Tensor], settings: dict, answers: list | None) -> str:
     """Compares weights of votes on the sets of two scores."""
     rows = []
+    imagined = imagine_answers(table.rewards, AGREEMENT)
     for source in ("router", "router, distribution"):
-        for sharpness in (0, 1, 3):
-            report = evaluate_sets(
-                scores[source],
-                table.rewards,
-                kind="gain",
-                sharpness=sharpness,
-                repeats=LEVERS_REPEATS,
-                answers=answers,
-                name=source,
-                **settings,
+        for sharpness in SHARPNESS:
+            bounds, middle = (
+                evaluate_sets(
+                    scores[source],
+                    table.rewards,
+                    kind="gain",
+                    sharpness=sharpness,
+                    repeats=LEVERS_REPEATS,
+                    answers=said,
+                    name=source,
+                    **settings,
+                )
+                for said in (answers, answers or imagined)
             )
             for alpha in ALPHAS[:2]:
-                row = report.row(source, alpha)
+                row = bounds.row(source, alpha)
                 calls = row.size.mean / (1 - row.abstained.mean)
-                figures = [row.top1, row.voted_low, row.voted_high, row.random_low, row.random_high]
+                between = middle.row(source, alpha).voted_low
+                figures = [row.top1, row.voted_low, between, row.voted_high, row.random_low, row.random_high]
                 rows.append(
                     [source, f"{alpha:g}", f"{sharpness}", f"{calls:.2f}"] + [f"{100 * f.mean:.1f}" for f in figures]
                 )
-    header = ["sets of", "alpha", "power", "calls", "first alone", "vote, worst", "best", "random, worst", "best"]
+    header = [
+        "sets of",
+        "alpha",
+        "sharpness",
+        "calls",
+        "first alone",
+        "vote, worst",
+        f"{AGREEMENT:.0%} of the wrong agree",
+    ]
     return "Right answers, votes by the score to a power, percent of the answered queries:\n\n" + markdown(
-        header, rows
+        [*header, "best", "random, worst", "best"], rows
     )
 
 

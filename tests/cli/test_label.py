@@ -159,8 +159,8 @@ def test_references_are_verified(zooter, world, tmp_path, monkeypatch):
     assert "sk-secret" not in result.stdout + result.stderr + error
 
 
-def test_queries_in_common_with_an_evaluation_set_are_left_out(zooter, world, tmp_path):
-    (tmp_path / "exam.txt").write_text(RewardTable.load(world / "undisturbed").queries[0] + "\n")
+def test_queries_in_common_with_an_evaluation_set_are_left_out(zooter, world, undisturbed, tmp_path):
+    (tmp_path / "exam.txt").write_text(undisturbed.queries[0] + "\n")
     more = ("--decontaminate", "exam.txt", "--limit", 3, "--tagger", "clusters", "--tagger-model", world / "teacher")
     result = zooter(*arguments(world, tmp_path / "rewards", *more, "--clusters", 2))
     assert "1 queries share 6 words" in result.stderr

@@ -27,7 +27,10 @@ def ensemble_of(make_ensemble, **arguments):
     [
         (BOTH, "Ann", "alpha"),  # 0.5 against 0.3
         (ALL.changed({"aggregation": "majority"}), "bob.", "beta"),  # two of three
-        (ALL, "Ann", "alpha"),  # 0.5 against 0.3 + 0.2: a tie goes to the single greatest weight
+        (ALL, "Ann", "alpha"),  # 1 against 0.6^5 + 0.4^5
+        (ALL.changed({"sharpness": 1.0}), "Ann", "alpha"),  # 0.5 against 0.3 + 0.2: a tie goes to the greatest weight
+        (ALL.changed({"sharpness": 0.5}), "bob.", "beta"),  # 1 against 0.77 + 0.63
+        (ALL.changed({"sharpness": 0.0}), "bob.", "beta"),  # as a majority
         (ALL.changed({"aggregation": "reward_model"}), "bob.", "beta"),
         (ALL.changed({"aggregation": "first"}), "Ann", "alpha"),
     ],

@@ -177,8 +177,9 @@ def test_a_vote_of_real_answers_lies_within_its_bounds():
     probabilities, rewards, _ = world(seed=5)
     answers = [["A" if reward else "BCD"[(row + place) % 3] for place, reward in enumerate(of_query)]
                for row, of_query in enumerate(rewards.tolist())]  # fmt: skip
-    bounds = evaluate_sets(probabilities, rewards, alphas=(0.05,), kind="gain", repeats=10)
-    real = evaluate_sets(probabilities, rewards, alphas=(0.05,), kind="gain", repeats=10, answers=answers)
+    settings = {"alphas": (0.05,), "kind": "gain", "repeats": 10, "sharpness": 1.0}
+    bounds = evaluate_sets(probabilities, rewards, **settings)
+    real = evaluate_sets(probabilities, rewards, **settings, answers=answers)
     low, high = bounds.row("router", 0.05).voted_low.mean, bounds.row("router", 0.05).voted_high.mean
     row = real.row("router", 0.05)
     assert low < row.voted_low.mean == row.voted_high.mean < high

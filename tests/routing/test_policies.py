@@ -182,6 +182,15 @@ class TestSets:
         }
         assert sizes == {("math",): 1, ("code",): 3, ("prose", "math"): 1, ("prose",): 2, (): 2}
 
+    def test_votes_are_weighed_by_the_chances(self):
+        policy = SetPolicy(threshold=0.96, kind="complement", sharpness=2.0)
+        decision = decide(policy, rewards=self.REWARDS)
+        assert decision.weights == pytest.approx({"large": 1.0, "medium": 4 / 9, "small": 1 / 324})
+        assert decide(policy.changed({"sharpness": 0.0}), rewards=self.REWARDS).weights == dict.fromkeys(SHARES, 1.0)
+        assert decide(policy.changed({"aggregation": "majority"}), rewards=self.REWARDS).weights is None
+        nothing = decide(policy.changed({"abstain": "all", "threshold": -1.0}), rewards=dict.fromkeys(SHARES, 0.0))
+        assert nothing.weights == dict.fromkeys(SHARES, 0.0), "which a vote takes for equal weights"
+
     def test_what_becomes_of_an_abstention(self):
         policy = SetPolicy(threshold=0.05, kind="complement")
         assert decide(policy.changed({"abstain": "all"}), rewards=self.REWARDS).members == ("large", "medium", "small")
@@ -241,6 +250,7 @@ class TestNaming:
             ({"name": "set", "group_thresholds": {"math": "low"}}, ValueError, "group_thresholds"),
             ({"name": "set", "abstain": "sing"}, ValueError, "sing"),
             ({"name": "set", "aggregation": "sing"}, ValueError, "sing"),
+            ({"name": "set", "sharpness": -1.0}, ValueError, "`sharpness` must be a number of 0 or more, got -1.0"),
         ],
     )
     def test_mistakes(self, policy, error, message):

@@ -188,7 +188,9 @@ def print_explanation(row: dict[str, Any], shown: int | None):
     console.print(Text(shorten(row["query"]), style="dim"))
     console.print(Text(f"{decision['expert']}: {decision['reason']} ({decision['policy']})", style="bold"))
     if decision["members"]:
-        console.print(Text(f"  asked together: {', '.join(decision['members'])}; {decision['aggregation']}"))
+        weights = decision["weights"] or {}
+        members = [f"{name} ({weights[name]:.2g})" if name in weights else name for name in decision["members"]]
+        console.print(Text(f"  asked together: {', '.join(members)}; {decision['aggregation']}"))
     if decision["distance"] is not None:
         near = ", ".join(decision["near"]) or "queries without tags"
         console.print(Text(f"  nearest training queries: {near}, at a cosine distance of {decision['distance']:.2f}"))

@@ -9,7 +9,6 @@ from zooter_hf.ensemble.dispatch import Job, describe_failures
 from zooter_hf.ensemble.reply import Reply
 from zooter_hf.experts import Query
 from zooter_hf.routing import Routed
-from zooter_hf.routing.policies.conformal_set import score_of
 
 
 if TYPE_CHECKING:
@@ -89,8 +88,6 @@ def aggregate_plan(plan: Plan, reward_model: Optional["Teacher"]) -> Compared:
     answered = [(plan.query, answers)]
     if decision.aggregation == "reward_model":
         return rank_by_reward(answered, reward_model)[0]
-    weights = None
-    if decision.aggregation == "weighted":
-        scores = {expert.name: score_of(expert) for expert in decision.ranking}
-        weights = [{name: scores.get(name, 0.0) for name in answers}]
+    # Who took the place of members that failed has no weight, and votes alone.
+    weights = None if decision.weights is None else [{name: decision.weights.get(name, 0.0) for name in answers}]
     return vote(answered, decision.compare or "exact", weights)[0]

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
+from zooter_hf.routing import SetPolicy
 from zooter_hf.routing.voting import normalise_answer
 
 
@@ -54,7 +55,7 @@ def make_ballots(
     probabilities: torch.Tensor,
     good: torch.Tensor,
     answers: Sequence[Sequence[Hashable | None]] | None = None,
-    sharpness: float = 1.0,
+    sharpness: float = SetPolicy.sharpness,
 ) -> Ballots:
     """Prepares votes that count by the probabilities.
 

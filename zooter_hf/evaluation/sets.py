@@ -9,6 +9,7 @@ import torch
 from zooter_hf.evaluation.metrics import group_by_subset
 from zooter_hf.evaluation.set_report import SetReport, SetRow, Spread, SubsetSets
 from zooter_hf.evaluation.set_votes import Ballots, make_ballots, spread_calls
+from zooter_hf.routing import SetPolicy
 from zooter_hf.routing.conformal import (
     average_threshold,
     first_good,
@@ -56,7 +57,7 @@ def evaluate_sets(
     groups: Sequence[str] | None = None,
     others: Mapping[str, torch.Tensor] | None = None,
     answers: Sequence[Sequence[Hashable | None]] | None = None,
-    sharpness: float = 1.0,
+    sharpness: float = SetPolicy.sharpness,
     repeats: int = 100,
     calibration_share: float = 0.5,
     seed: int = 0,

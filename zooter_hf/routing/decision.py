@@ -64,6 +64,7 @@ class Decision:
             a policy that chooses one.
         aggregation: How one answer is made of those of the members.
         compare: What of their answers is compared in a vote.
+        weights: How much the answer of each member counts in a vote; `None` if all count the same.
         abstained: Whether the policy found that no expert can be relied on.
         refused: Whether nobody is to answer for that reason; `expert` is then the one that seemed best.
         distance: How far the query is from the router's training queries, from 0 to 2, if it knows them.
@@ -83,6 +84,7 @@ class Decision:
     members: tuple[str, ...] = ()
     aggregation: str | None = None
     compare: str | None = None
+    weights: Mapping[str, float] | None = None
     abstained: bool = False
     refused: bool = False
     distance: float | None = None
@@ -153,6 +155,7 @@ class Decision:
             members=choice.members,
             aggregation=choice.aggregation,
             compare=choice.compare,
+            weights=choice.weights,
             abstained=choice.abstained,
             refused=choice.refused,
             distance=query.distance,
@@ -183,6 +186,7 @@ class Decision:
             members=(),
             aggregation=None,
             compare=None,
+            weights=None,
             abstained=False,
             refused=False,
         )

@@ -42,6 +42,7 @@ class Choice:
         members: The experts of the set, for a policy that chooses several; the chosen one first.
         aggregation: How one answer is made of those of several members.
         compare: What of the answers is compared in a vote.
+        weights: How much the answer of each member counts in a vote; the same by default.
         abstained: Whether the policy found that no expert can be relied on.
         refused: Whether nobody is to answer for that reason.
     """
@@ -51,6 +52,7 @@ class Choice:
     members: tuple[str, ...] = ()
     aggregation: str | None = None
     compare: str | None = None
+    weights: Mapping[str, float] | None = None
     abstained: bool = False
     refused: bool = False
 

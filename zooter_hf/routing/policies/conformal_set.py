@@ -41,6 +41,9 @@ class SetPolicy(RoutingPolicy):
             for the answer of the most probable, `"reward_model"` for that which a teacher likes best.
         compare: What a vote compares of the answers: `"exact"` texts without regard to case and punctuation, the
             `"numeric"` result, or the letter of a multiple `"choice"`.
+        sharpness: A weighted vote counts by the expert's chance to this power: 0 for equal votes; the larger, the more
+            it takes to outvote the most probable. The default costs next to nothing even if all wrong answers are the
+            same (`benchmarks.sets`).
         settings: See [`RoutingPolicy`].
 
     Raises:
@@ -59,6 +62,7 @@ class SetPolicy(RoutingPolicy):
     abstain: str = "default"
     aggregation: str = "weighted"
     compare: str = "exact"
+    sharpness: float = 5.0
 
     def __post_init__(self):
         super().__post_init__()
@@ -69,6 +73,8 @@ class SetPolicy(RoutingPolicy):
             level = getattr(self, name)
             if level is not None and (not is_finite_number(level) or not 0 < level < 1):
                 raise ValueError(f"`{name}` must lie between 0 and 1, got {level!r}.")
+        if not is_finite_number(self.sharpness) or self.sharpness < 0:
+            raise ValueError(f"`sharpness` must be a number of 0 or more, got {self.sharpness!r}.")
         for name, allowed in (
             ("kind", KINDS),
             ("abstain", ABSTENTIONS),
@@ -89,18 +95,31 @@ class SetPolicy(RoutingPolicy):
         by_score = sorted(range(len(candidates)), key=lambda index: -float(scores[0, index]))
         members = tuple(candidates[index].name for index in by_score if inside[index])
         order = (*members, *(candidates[index].name for index in by_score if not inside[index]))
-        several = {"aggregation": self.aggregation, "compare": self.compare}
-        if members:
+        if members or self.abstain == "all":
             reason = f"set of {len(members)}: {1 - self.alpha:.0%} of such sets hold a good expert"
-            return Choice(order, reason, members, **several)
-        if self.abstain == "all":
-            return Choice(order, "no expert seems good: all are asked", order, **several, abstained=True)
+            if not members:
+                members, reason = order, "no expert seems good: all are asked"
+            return Choice(
+                order,
+                reason,
+                members,
+                aggregation=self.aggregation,
+                compare=self.compare,
+                weights=self._weigh(candidates, members) if self.aggregation == "weighted" else None,
+                abstained=not any(inside),
+            )
         if self.abstain == "refuse":
             return Choice(order, "no expert seems good: refused", abstained=True, refused=True)
         if self.default in order:
             order = (self.default, *(name for name in order if name != self.default))
             return Choice(order, "no expert seems good: default expert", abstained=True)
         return Choice(order, "no expert seems good: the one that seems best", abstained=True)
+
+    def _weigh(self, candidates: Sequence["RankedExpert"], members: Sequence[str]) -> dict[str, float]:
+        """Weighs the votes of the members, that of the most probable at 1."""
+        scores = {expert.name: score_of(expert) for expert in candidates}
+        best = max(scores[name] for name in members) or 1.0
+        return {name: (scores[name] / best) ** self.sharpness for name in members}
 
 
 def named_noise(keys: Sequence[str], names: Sequence[str], seed: int) -> torch.Tensor:
