@@ -219,14 +219,14 @@ def plot(table: dict[str, dict[int, float]], path: str):
     """Draws milliseconds a query over length."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    figure = Figure(figsize=(8.5, 4.5), layout="constrained")
     axes = figure.subplots()
     for name, times in table.items():
         axes.plot(list(times), list(times.values()), marker="o", label=name)
     axes.set(xscale="log", yscale="log", xlabel="tokens of a query", ylabel="milliseconds a query, one at a time")
     axes.set_xticks(LENGTHS, [str(length) for length in LENGTHS])
     axes.grid(alpha=0.3)
-    axes.legend()
+    figure.legend(loc="outside right upper")
     figure.savefig(path, dpi=150)
 
 

@@ -18,6 +18,7 @@ import os
 from typing import Any
 
 import torch
+from packaging import version
 from transformers.utils import cached_file
 
 from .configuration_zooter import ZooterConfig
@@ -28,6 +29,9 @@ RUNTIMES = {"onnx": "onnx/model.onnx", "onnx-int8": "onnx/model_int8.onnx"}
 HEAD = "onnx/head.onnx"
 # Where a graph of integers says which calls are too close for it.
 RECHECK_KEY = "zooter.recheck_below"
+# The onnxruntime that can be told how long threads are to spin; earlier ones do for as long as they like.
+SPINS_BRIEFLY = version.parse("1.26")
+SPIN_MICROSECONDS = "50"
 
 
 class OnnxRouter(ZooterForRouting):
@@ -202,8 +206,12 @@ def open_session(path: str | os.PathLike) -> Any:
         raise ImportError("Routers on ONNX runtime need it: pip install onnxruntime") from error
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    # Threads that wait by spinning take the cores from the other graph, and from torch.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # A thread that sleeps between two operations takes longer to wake than many of them last; one that spins for
+    # longer, or beyond the call, takes the cores from the other graph, and from torch.
+    spins = version.parse(onnxruntime.__version__) >= SPINS_BRIEFLY
+    options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spins else "0")
+    options.add_session_config_entry("session.intra_op.spin_duration_us", SPIN_MICROSECONDS)
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     return onnxruntime.InferenceSession(
         path,
         options,
