@@ -40,7 +40,6 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from benchmarks.pipeline_overhead import query_of
 from zooter_hf import DEFAULT_ROUTER, ZooterForRouting
 from zooter_hf.conversion.exports import export
 from zooter_hf.conversion.reward_tables import load
@@ -52,24 +51,28 @@ SLOW = ("padded mDeBERTa", "XLM-R")
 BARE_IMPORT = "import torch; from transformers import AutoModel, Pipeline"
 
 
+def mdeberta_config() -> DebertaV2Config:
+    """Returns a config of the shape of mDeBERTa-v3-base."""
+    return DebertaV2Config(
+        vocab_size=251_000,
+        hidden_size=768,  # the defaults are those of a model four times as large
+        num_hidden_layers=12,
+        num_attention_heads=12,
+        intermediate_size=3072,
+        relative_attention=True,
+        position_buckets=256,
+        norm_rel_ebd="layer_norm",
+        share_att_key=True,
+        pos_att_type=["p2c", "c2p"],
+        position_biased_input=False,
+        type_vocab_size=0,
+    )
+
+
 def make_baseline(name: str, tokenizer) -> Callable[[list[str]], None]:
     """Makes a classifier of a published router's size; a call classifies a batch."""
     if name == "padded mDeBERTa":
-        config = DebertaV2Config(
-            vocab_size=251_000,
-            hidden_size=768,  # the defaults are those of a model four times as large
-            num_hidden_layers=12,
-            num_attention_heads=12,
-            intermediate_size=3072,
-            relative_attention=True,
-            position_buckets=256,
-            norm_rel_ebd="layer_norm",
-            share_att_key=True,
-            pos_att_type=["p2c", "c2p"],
-            position_biased_input=False,
-            type_vocab_size=0,
-        )
-        model, padding = DebertaV2ForSequenceClassification(config), "max_length"
+        model, padding = DebertaV2ForSequenceClassification(mdeberta_config()), "max_length"
     else:
         config = XLMRobertaConfig(vocab_size=250_002, max_position_embeddings=514, type_vocab_size=1)
         model, padding = XLMRobertaForSequenceClassification(config), True
@@ -99,6 +102,19 @@ def make_stock(router: ZooterForRouting) -> TextClassificationPipeline:
     return TextClassificationPipeline(model=model, tokenizer=router.tokenizer, device="cpu", top_k=None)
 
 
+def cut_to(length: int, texts: list[str], tokenizer, count: int) -> list[str]:
+    """Makes queries of a number of tokens, special ones included, of texts, strung together where one is too short."""
+    queries, start = [], 0
+    while len(queries) < count:
+        text, characters = "", 0
+        while not characters:
+            text, start = f"{text} {texts[start % len(texts)]}".strip(), start + 1
+            offsets = tokenizer(text, return_offsets_mapping=True, add_special_tokens=False)["offset_mapping"]
+            characters = offsets[length - 3][1] if len(offsets) >= length - 2 else 0
+        queries.append(text[:characters])
+    return queries
+
+
 def seconds_of(run: Callable[[], object]) -> float:
     """Times one call."""
     start = time.perf_counter()
@@ -106,14 +122,20 @@ def seconds_of(run: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def in_turn(ways: dict[str, Callable[[], object]], rounds: int, slow_rounds: int = 2) -> dict[str, float]:
-    """Takes the ways in turn; returns the median seconds of each after a round of warming up."""
+def in_turn(ways: dict[str, Callable[[str], object]], queries: list[str], slow_rounds: int = 2) -> dict[str, float]:
+    """Takes the ways in turn, with one query after the other; returns the median seconds of each.
+
+    The first query warms them up. Every way then answers twice and the second time counts: a server that routes has
+    its weights at hand, which another way's weights would have driven out of the cache.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for turn in range(rounds + 1):
+    for turn, query in enumerate(queries):
         for name, run in ways.items():
             if name in SLOW and turn > slow_rounds:
                 continue
-            seconds[name].append(seconds_of(run))
+            if name not in SLOW:
+                run(query)
+            seconds[name].append(seconds_of(lambda run=run, query=query: run(query)))
     return {name: statistics.median(times[1:]) for name, times in seconds.items()}
 
 
@@ -122,28 +144,27 @@ def ratio(first: float, second: float) -> str:
     return f"{first / second:.2f}"
 
 
-def measure_single(routes: dict, stock, slow: dict, rounds: int) -> dict[str, dict[int, float]]:
+def measure_single(routes: dict, stock, slow: dict, texts: list[str], rounds: int) -> dict[str, dict[int, float]]:
     """Measures one query at a time; returns milliseconds by way and length."""
     router = routes["router, torch"].model
     limit = router.config.max_query_tokens
     table: dict[str, dict[int, float]] = {}
+
+    def bare(query: str):
+        inputs = router.tokenizer(
+            query, truncation=True, max_length=limit, return_tensors="pt", return_token_type_ids=False
+        )
+        with torch.inference_mode():
+            router.encoder(**inputs)
+
     for length in LENGTHS:
-        query = query_of(length)
-
-        def bare(query=query):
-            inputs = router.tokenizer(
-                query, truncation=True, max_length=limit, return_tensors="pt", return_token_type_ids=False
-            )
-            with torch.inference_mode():
-                router.encoder(**inputs)
-
-        ways = {name: lambda route=route, query=query: route(query) for name, route in routes.items()}
-        ways["bare encoder"] = bare
-        ways["stock pipeline"] = lambda query=query: stock(query, truncation=True, max_length=limit)
+        ways = {**routes, "bare encoder": bare}
+        ways["stock pipeline"] = lambda query: stock(query, truncation=True, max_length=limit)
         # What is padded takes as long for any length.
         once = {"padded mDeBERTa"} if length != 64 else set()
-        ways |= {name: lambda run=run, query=query: run([query]) for name, run in slow.items() if name not in once}
-        for name, median in in_turn(ways, rounds if length < 256 else rounds // 2).items():
+        ways |= {name: lambda query, run=run: run([query]) for name, run in slow.items() if name not in once}
+        queries = cut_to(length, texts, router.tokenizer, rounds + 1)
+        for name, median in in_turn(ways, queries).items():
             table.setdefault(name, {})[length] = 1000 * median
     if padded := table.get("padded mDeBERTa"):
         table["padded mDeBERTa"] = dict.fromkeys(LENGTHS, padded[64])
@@ -278,7 +299,7 @@ def run(arguments: argparse.Namespace, router: ZooterForRouting, texts: list[str
     stock = make_stock(router)
     print(f"{arguments.threads} threads, torch {torch.__version__}\n")
 
-    single = measure_single(routes, stock, slow, arguments.rounds)
+    single = measure_single(routes, stock, slow, texts, arguments.rounds)
     reads = router.config.max_query_tokens
     print(f"| one query at a time, ms | {' | '.join(f'{length} tokens' for length in LENGTHS)} |")
     print("|---|" + "---:|" * len(LENGTHS))

@@ -527,9 +527,11 @@ class ZooterForRouting(ZooterPreTrainedModel):
         if not self.config.centroids:
             raise ValueError("The router has no centroids of its training queries: see `zooter_hf.store_centroids`.")
         query = nn.functional.normalize(query_embedding.float(), dim=-1)
-        centroids = nn.functional.normalize(self.centroids.float(), dim=-1)
-        similarity, index = (query @ centroids.T).max(dim=-1)
+        similarity, index = (query @ self._unit_centroids().T).max(dim=-1)
         return 1 - similarity, index
+
+    def _unit_centroids(self) -> torch.Tensor:
+        return nn.functional.normalize(self.centroids.float(), dim=-1)
 
     def remove_expert(self, name: str):
         """Takes an expert out: its probability becomes 0 and those of the others sum to 1. No weight changes.

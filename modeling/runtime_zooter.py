@@ -67,7 +67,9 @@ class OnnxRouter(ZooterForRouting):
         self._check(graph)
         if config.centroids:
             inputs = {name: torch.ones(1, 2, dtype=torch.long).numpy() for name in ("input_ids", "attention_mask")}
-            self.register_buffer("centroids", torch.from_numpy(self._session.run(["centroids"], inputs)[0]))
+            centroids = torch.from_numpy(self._session.run(["centroids"], inputs)[0])
+            # Once and for all: torch would do it with all its threads, which then spin in the way of the next graph.
+            self.register_buffer("centroids", torch.nn.functional.normalize(centroids.float(), dim=-1))
 
     def _check(self, graph: str):
         config, remedy = self.config, "The graph was exported from another state of the router: export it again."
@@ -163,6 +165,9 @@ class OnnxRouter(ZooterForRouting):
                     values[name][close] = value
         return RoutingOutput(**values)
 
+    def _unit_centroids(self) -> torch.Tensor:
+        return self.centroids
+
     def _run(self, session, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> dict[str, torch.Tensor]:
         names = [name for name in self._names if name != "centroids"]
         inputs = {"input_ids": input_ids.numpy(), "attention_mask": attention_mask.numpy()}
@@ -193,17 +198,13 @@ def decision_margin(probabilities: torch.Tensor, temperature: float) -> torch.Te
     return (best - second) * temperature
 
 
-def open_session(path: str | os.PathLike) -> Any:
-    """Opens a graph on the CPU, with as many threads as torch uses.
+def session_options() -> Any:
+    """Returns onnxruntime's options for graphs of routers: as many threads as torch uses.
 
     Raises:
         ImportError: If onnxruntime is not installed.
     """
-    try:
-        # By its name: transformers asks for everything that code from a checkpoint imports, needed or not.
-        onnxruntime = importlib.import_module("onnxruntime")
-    except ImportError as error:
-        raise ImportError("Routers on ONNX runtime need it: pip install onnxruntime") from error
+    onnxruntime = _import_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     # A thread that sleeps between two operations takes longer to wake than many of them last; one that spins for
@@ -212,12 +213,33 @@ def open_session(path: str | os.PathLike) -> Any:
     options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spins else "0")
     options.add_session_config_entry("session.intra_op.spin_duration_us", SPIN_MICROSECONDS)
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    return onnxruntime.InferenceSession(
+    return options
+
+
+def open_session(path: str | os.PathLike, options: Any = None) -> Any:
+    """Opens a graph on the CPU.
+
+    Args:
+        path (`str` or `os.PathLike`): The graph.
+        options (`onnxruntime.SessionOptions`, *optional*): Those of [`session_options`] by default.
+
+    Raises:
+        ImportError: If onnxruntime is not installed.
+    """
+    return _import_onnxruntime().InferenceSession(
         path,
-        options,
+        options or session_options(),
         providers=["CPUExecutionProvider"],
         disabled_optimizers=["SkipLayerNormFusion"],  # on CPUs several times slower than its parts
     )
 
 
-__all__ = ["RUNTIMES", "OnnxRouter", "decision_margin", "open_session"]
+def _import_onnxruntime() -> Any:
+    try:
+        # By its name: transformers asks for everything that code from a checkpoint imports, needed or not.
+        return importlib.import_module("onnxruntime")
+    except ImportError as error:
+        raise ImportError("Routers on ONNX runtime need it: pip install onnxruntime") from error
+
+
+__all__ = ["RUNTIMES", "OnnxRouter", "decision_margin", "open_session", "session_options"]
