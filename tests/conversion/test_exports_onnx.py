@@ -12,7 +12,7 @@ from tests.conftest import QUERIES
 from zooter_hf import ZooterForRouting
 from zooter_hf.conversion.exports import export, onnx_int8
 from zooter_hf.conversion.exports.quantization import calibrate, quantize
-from zooter_hf.modeling import decision_margin
+from zooter_hf.modeling import decision_margin, session_options
 
 
 def run(path, **inputs):
@@ -150,3 +150,12 @@ def test_the_margin_lies_just_above_the_last_call_that_must_be_caught(make_route
     assert onnx_int8.find_margin(router, ours, theirs, agreement=0.75) == pytest.approx(margins[1].item(), rel=1e-5)
     assert onnx_int8.find_margin(router, ours, theirs, agreement=0.5) == 0
     assert onnx_int8.find_margin(router, ours, ours, agreement=1.0) == 0
+
+
+@pytest.mark.parametrize(("installed", "spins"), [("1.23.2", "0"), ("1.32.0", "1")])
+def test_threads_spin_only_where_they_can_be_told_for_how_long(installed, spins, monkeypatch):
+    monkeypatch.setattr(onnxruntime, "__version__", installed)
+    options = session_options()
+    assert options.get_session_config_entry("session.intra_op.allow_spinning") == spins
+    assert options.get_session_config_entry("session.force_spinning_stop") == "1"
+    assert options.intra_op_num_threads == torch.get_num_threads()
