@@ -106,7 +106,8 @@ def test_lowering_is_refused_where_the_tokenizer_does_not_do_it(make_folder):
     path = folder / "tokenizer.json"
     content = json.loads(path.read_text())
     content["normalizer"] = None
-    content["model"]["vocab"] |= {"Explain": 1}  # a word that is known in upper case alone
+    vocabulary = content["model"]["vocab"]
+    vocabulary["Explain"] = vocabulary.pop("explain")  # a word that is known in upper case alone
     path.write_text(json.dumps(content))
     with pytest.raises(ValueError, match="lowers texts before"):
         load(folder, "sentence_transformers", EXPERTS)
