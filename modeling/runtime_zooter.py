@@ -18,7 +18,6 @@ import os
 from typing import Any
 
 import torch
-from packaging import version
 from transformers.utils import cached_file
 
 from .configuration_zooter import ZooterConfig
@@ -30,7 +29,7 @@ HEAD = "onnx/head.onnx"
 # Where a graph of integers says which calls are too close for it.
 RECHECK_KEY = "zooter.recheck_below"
 # The onnxruntime that can be told how long threads are to spin; earlier ones do for as long as they like.
-SPINS_BRIEFLY = version.parse("1.26")
+SPINS_BRIEFLY = (1, 26)
 SPIN_MICROSECONDS = "50"
 
 
@@ -209,7 +208,7 @@ def session_options() -> Any:
     options.intra_op_num_threads = torch.get_num_threads()
     # A thread that sleeps between two operations takes longer to wake than many of them last; one that spins for
     # longer, or beyond the call, takes the cores from the other graph, and from torch.
-    spins = version.parse(onnxruntime.__version__) >= SPINS_BRIEFLY
+    spins = tuple(map(int, onnxruntime.__version__.split(".")[:2])) >= SPINS_BRIEFLY
     options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spins else "0")
     options.add_session_config_entry("session.intra_op.spin_duration_us", SPIN_MICROSECONDS)
     options.add_session_config_entry("session.force_spinning_stop", "1")
