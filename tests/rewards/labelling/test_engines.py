@@ -70,7 +70,8 @@ experts = [Echo("loud"), Echo("calm")]
 table = collect_rewards(
     [{"query": query} for query in QUERIES], experts, length_of_answer, output=sys.argv[1], tagger=FirstWord()
 )
-print("asked", sum(len(expert.asked) for expert in experts), "rows", len(table))
+# In one piece: both processes write to one stream.
+sys.stdout.write(f"asked {sum(len(expert.asked) for expert in experts)} rows {len(table)}\\n")
 """
 
 
@@ -88,7 +89,6 @@ def test_processes_of_accelerate_share_the_queries(tmp_path, queries, experts):
         check=False,
     )
     assert result.returncode == 0, result.stderr[-3000:]
-    # Both write to one stream.
     counts = [int(count) for count in re.findall(r"asked (\d+)", result.stdout)]
     assert sorted(counts) == [4, 6] and result.stdout.count("rows 5") == 2
     plain = [{"query": query["query"]} for query in queries]
