@@ -129,19 +129,10 @@ def show_votes(table: RewardTable, scores: dict[str, torch.Tensor], settings: di
     imagined = imagine_answers(table.rewards, AGREEMENT)
     for source in ("router", "router, distribution"):
         for sharpness in SHARPNESS:
-            bounds, middle = (
-                evaluate_sets(
-                    scores[source],
-                    table.rewards,
-                    kind="gain",
-                    sharpness=sharpness,
-                    repeats=LEVERS_REPEATS,
-                    answers=said,
-                    name=source,
-                    **settings,
-                )
-                for said in (answers, answers or imagined)
-            )
+            given = {"sharpness": sharpness, "repeats": LEVERS_REPEATS, "name": source, "kind": "gain", **settings}
+            bounds = evaluate_sets(scores[source], table.rewards, answers=answers, **given)
+            # Where the answers are known there is nothing to imagine.
+            middle = bounds if answers else evaluate_sets(scores[source], table.rewards, answers=imagined, **given)
             for alpha in ALPHAS[:2]:
                 row = bounds.row(source, alpha)
                 calls = row.size.mean / (1 - row.abstained.mean)

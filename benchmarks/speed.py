@@ -308,6 +308,7 @@ def run(arguments: argparse.Namespace, router: ZooterForRouting, texts: list[str
         "zooter-routing", model=arguments.exports, device="cpu", model_kwargs={"runtime": "onnx-int8"}
     )
     unchecked.model.recheck_below = 0.0
+    every = {**routes, UNCHECKED: unchecked}
     names = [name for name in SLOW if name not in arguments.skip]
     slow = {name: make_baseline(name, router.tokenizer) for name in names}
     stock = make_stock(router)
@@ -326,10 +327,9 @@ def run(arguments: argparse.Namespace, router: ZooterForRouting, texts: list[str
         plot(single, arguments.plot)
 
     queries = list(itertools.islice(itertools.cycle(texts), arguments.queries))
-    many = measure_many({**routes, UNCHECKED: unchecked}, stock, slow, queries, arguments.sample)
+    many = measure_many(every, stock, slow, queries, arguments.sample)
     torch_seconds = many["router, torch"][0]
-    chosen = {name: [rank[0]["label"] for rank in route(texts[-1_000:])] for name, route in routes.items()}
-    chosen[UNCHECKED] = [rank[0]["label"] for rank in unchecked(texts[-1_000:])]
+    chosen = {name: [rank[0]["label"] for rank in route(texts[-1_000:])] for name, route in every.items()}
     print("| the same expert as on torch, of 1,000 queries | |\n|---|---:|")
     for name, labels in chosen.items():
         same = sum(one == other for one, other in zip(labels, chosen["router, torch"], strict=True))

@@ -127,21 +127,26 @@ def profile_torch(router: ZooterForRouting, inputs: dict[str, torch.Tensor], rou
     )
 
 
+def call_of(session, inputs: dict[str, torch.Tensor]) -> Callable:
+    """Returns a call of a graph for what a router asks of it."""
+    names = [output.name for output in session.get_outputs() if output.name != "centroids"]
+    values = {name: value.numpy() for name, value in inputs.items()}
+    return lambda: session.run(names, values)
+
+
 def profile_onnx(path: Path, inputs: dict[str, torch.Tensor], rounds: int, folder: Path) -> Counter:
     """Returns milliseconds a call by the operations that ONNX runtime's profiler names."""
     options = session_options()
     options.enable_profiling = True
     options.profile_file_prefix = str(folder / "profile")
     session = open_session(path, options)
-    names = [output.name for output in session.get_outputs() if output.name != "centroids"]
-    values = {name: value.numpy() for name, value in inputs.items()}
+    run = call_of(session, inputs)
     for _ in range(rounds):
-        session.run(names, values)
+        run()
     totals: Counter = Counter()
     for event in json.loads(Path(session.end_profiling()).read_text()):
         if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
-            args = event["args"]
-            totals[args["op_name"]] += event["dur"] / 1000 / rounds
+            totals[event["args"]["op_name"]] += event["dur"] / 1000 / rounds
     return totals
 
 
@@ -152,13 +157,7 @@ def calls(router: ZooterForRouting, graphs: dict[str, Path], inputs: dict[str, t
         with torch.inference_mode():
             router(**inputs)
 
-    def on_onnx(path: Path) -> Callable:
-        session = open_session(path)
-        names = [output.name for output in session.get_outputs() if output.name != "centroids"]
-        values = {name: value.numpy() for name, value in inputs.items()}
-        return lambda: session.run(names, values)
-
-    return [on_torch, *map(on_onnx, graphs.values())]
+    return [on_torch, *(call_of(open_session(path), inputs) for path in graphs.values())]
 
 
 def kind_of(name: str, runtime: str) -> str:

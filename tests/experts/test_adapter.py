@@ -194,7 +194,7 @@ class TestOneBase:
         for name, start, rest in zip(("math", "code"), first, pieces, strict=True):
             *others, usage = rest
             assert start + "".join(others) == references[name, TEXTS[0]]
-            assert 0 < usage.output_tokens <= 16
+            assert usage.output_tokens == make(name).answer([TEXTS[0]], GREEDY)[0].usage.output_tokens > 0
 
     def test_its_own_tokenizer_goes_before(self, make, folders, tmp_path):
         folder = shutil.copytree(folders["math"], tmp_path / "own")

@@ -166,11 +166,10 @@ def fit_calibration(
             held_out[name][inside] = _fit(name, logits[rest], targets[rest], known[rest])(logits[inside])
     losses = {name: _losses(scores, targets, known) for name, scores in held_out.items()}
     earned = {name: _earned(scores, rewards, known) for name, scores in held_out.items()}
-    masked = rewards.masked_fill(~known, torch.nan)
-    bins = {name: _reliability(scores, masked, known) for name, scores in held_out.items()}
-    errors = {name: expected_calibration_error(each) for name, each in bins.items()}
     chosen = method if method != "auto" else "vector" if _is_better(losses, earned) else "temperature"
     vectors = _fit(chosen, logits, targets, known)
+    masked = rewards.masked_fill(~known, torch.nan)
+    before, after = (_reliability(held_out[name], masked, known) for name in ("none", chosen))
     scale, bias = (tuple(each.tolist()) if chosen == "vector" else None for each in (vectors.scale, vectors.bias))
     return Calibration(
         method=chosen,
@@ -178,14 +177,14 @@ def fit_calibration(
         scale=scale,
         bias=bias,
         queries=len(table),
-        ece_before=errors["none"],
-        ece_after=errors[chosen],
+        ece_before=expected_calibration_error(before),
+        ece_after=expected_calibration_error(after),
         nll_before=losses["none"].mean().item(),
         nll_after=losses[chosen].mean().item(),
         reward_before=earned["none"].nanmean().item(),
         reward_after=earned[chosen].nanmean().item(),
-        before=bins["none"],
-        after=bins[chosen],
+        before=before,
+        after=after,
         tried={name: each.mean().item() for name, each in losses.items()},
     )
 

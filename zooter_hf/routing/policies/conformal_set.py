@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -95,19 +95,12 @@ class SetPolicy(RoutingPolicy):
         by_score = sorted(range(len(candidates)), key=lambda index: -float(scores[0, index]))
         members = tuple(candidates[index].name for index in by_score if inside[index])
         order = (*members, *(candidates[index].name for index in by_score if not inside[index]))
-        if members or self.abstain == "all":
+        if members:
             reason = f"set of {len(members)}: {1 - self.alpha:.0%} of such sets hold a good expert"
-            if not members:
-                members, reason = order, "no expert seems good: all are asked"
-            return Choice(
-                order,
-                reason,
-                members,
-                aggregation=self.aggregation,
-                compare=self.compare,
-                weights=self._weigh(candidates, members) if self.aggregation == "weighted" else None,
-                abstained=not any(inside),
-            )
+            return Choice(order, reason, members, **self._vote_of(candidates, members))
+        if self.abstain == "all":
+            reason = "no expert seems good: all are asked"
+            return Choice(order, reason, order, **self._vote_of(candidates, order), abstained=True)
         if self.abstain == "refuse":
             return Choice(order, "no expert seems good: refused", abstained=True, refused=True)
         if self.default in order:
@@ -115,11 +108,14 @@ class SetPolicy(RoutingPolicy):
             return Choice(order, "no expert seems good: default expert", abstained=True)
         return Choice(order, "no expert seems good: the one that seems best", abstained=True)
 
-    def _weigh(self, candidates: Sequence["RankedExpert"], members: Sequence[str]) -> dict[str, float]:
-        """Weighs the votes of the members, that of the most probable at 1."""
-        scores = {expert.name: score_of(expert) for expert in candidates}
-        best = max(scores[name] for name in members) or 1.0
-        return {name: (scores[name] / best) ** self.sharpness for name in members}
+    def _vote_of(self, candidates: Sequence["RankedExpert"], members: Sequence[str]) -> dict[str, Any]:
+        """Says how one answer is made of those of the members; the most probable weighs 1 in a weighted vote."""
+        weights = None
+        if self.aggregation == "weighted":
+            scores = {expert.name: score_of(expert) for expert in candidates}
+            best = max(scores[name] for name in members) or 1.0
+            weights = {name: (scores[name] / best) ** self.sharpness for name in members}
+        return {"aggregation": self.aggregation, "compare": self.compare, "weights": weights}
 
 
 def named_noise(keys: Sequence[str], names: Sequence[str], seed: int) -> torch.Tensor:
