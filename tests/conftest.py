@@ -1,6 +1,7 @@
 """Tiny routers: random weights, a tokenizer trained on a few sentences, no network."""
 
 import os
+from pathlib import Path
 
 
 # Tests run in one process a core; threads beyond that would wait for each other, here and in subprocesses.
@@ -15,6 +16,7 @@ from tests.hub_server import HubServer
 from zooter_hf import ExpertSpec, ZooterConfig, ZooterForRouting
 
 
+VOCABULARY = Path(__file__).with_name("vocabulary.txt")
 QUERIES = [
     "Prove that the square root of two is irrational.",
     "Write a function that sorts a list.",
@@ -62,16 +64,10 @@ ENCODERS = {
 @pytest.fixture(scope="session")
 def tokenizer():
     """A WordPiece tokenizer with BERT's special tokens, and token 1 for the padding of XLM-R."""
-    normalizer, splitter = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
-    texts = [normalizer.normalize_str(query) for query in QUERIES]
-    words = {word for text in texts for word, _ in splitter.pre_tokenize_str(text)}
-    letters = set("".join(words))
-    # Not trained: a trained one is another with every run, and with it all that is made of its numbers.
-    entries = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *sorted(letters | words)]
-    entries += [f"##{letter}" for letter in sorted(letters)]
-    vocabulary = {entry: number for number, entry in enumerate(entries)}
-    inner = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
-    inner.normalizer, inner.pre_tokenizer = normalizer, splitter
+    # Trained on the queries once: a vocabulary is another with every training, and so is all that is made of it.
+    inner = Tokenizer(models.WordPiece.from_file(str(VOCABULARY), unk_token="[UNK]"))
+    inner.normalizer = normalizers.BertNormalizer()
+    inner.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     inner.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]",
         pair="[CLS] $A [SEP] $B:1 [SEP]:1",
